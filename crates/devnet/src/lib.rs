@@ -1,0 +1,1 @@
+//! The local devnet: anvil, PostgreSQL, contract, catalogue, demo accounts

@@ -1,0 +1,22 @@
+//! The rules of Dues, without I/O and without a clock.
+//!
+//! Everything here is a pure function of its arguments: an instant is always passed in, nothing is read from
+//! the network, a file or the machine's time. The other crates bring facts (ledger rows, chain events) and ask.
+//!
+//! | module | rule it holds |
+//! |---|---|
+//! | [`ids`] | one type per id; an account's on-chain reference |
+//! | [`money`] | integers in base units, decimals only at the edge |
+//! | [`calendar`] | period *n* ends at *anchor + n intervals*, never chained |
+//! | [`catalogue`] | tiers, quotas, features, plans |
+//! | [`subscription`] | the fold of on-chain events into a subscription; its status at an instant |
+//! | [`entitlement`] | what an account may do at an instant, and on what evidence |
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
+pub mod calendar;
+pub mod catalogue;
+pub mod chain;
+pub mod entitlement;
+pub mod ids;
+pub mod money;
+pub mod subscription;

@@ -1,0 +1,1 @@
+//! Mirrors the contract's events into the ledger: backfill, head, reorganisations
