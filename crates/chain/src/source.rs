@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use alloy::{
-    eips::BlockNumberOrTag,
     primitives::{Address, B256, BloomInput},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::types::{Block, Filter, Header, Log},
@@ -18,6 +17,9 @@ use chrono::{DateTime, Utc};
 use dues_domain::chain::{BlockHeader, BlockRef, ChainSource, EventPosition};
 use futures::{StreamExt, TryStreamExt, stream};
 use url::Url;
+
+/// How a caller names a block.
+pub use alloy::eips::BlockNumberOrTag as BlockTag;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,7 +111,7 @@ impl RpcSource {
     ///
     /// # Errors
     /// [`SourceError::Rpc`] where the node does not answer.
-    pub async fn header(&self, tag: BlockNumberOrTag) -> Result<Option<BlockHeader>, SourceError> {
+    pub async fn header(&self, tag: BlockTag) -> Result<Option<BlockHeader>, SourceError> {
         self.raw_header(tag).await?.map(|header| block_header(&header)).transpose()
     }
 
@@ -151,7 +153,7 @@ impl RpcSource {
         Ok(Segment { headers, last, logs })
     }
 
-    async fn raw_header(&self, tag: BlockNumberOrTag) -> Result<Option<Header>, SourceError> {
+    async fn raw_header(&self, tag: BlockTag) -> Result<Option<Header>, SourceError> {
         let block: Option<Block> =
             self.provider.get_block_by_number(tag).await.map_err(rpc("eth_getBlockByNumber"))?;
         Ok(block.map(|block| block.header))

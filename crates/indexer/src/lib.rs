@@ -1,1 +1,390 @@
-//! Mirrors the contract's events into the ledger: backfill, head, reorganisations
+//! Mirrors the contract's events into the ledger.
+//!
+//! One loop serves backfill and head alike: look at the head, find out whether the chain still stands where the
+//! checkpoint says, read the next verified stretch, and write everything that follows from it in one
+//! transaction. Killed at any instant, it continues without a gap or a double, because the checkpoint moves in
+//! the same transaction as what it covers.
+//!
+//! * [`Indexer`]: the loop, the lead, retries, health.
+//! * `fork`: where the chain that was read and the chain that is there part.
+//! * `projection`: from events to subscriptions and transactions.
+
+mod fork;
+mod projection;
+
+use std::{collections::HashMap, time::Duration};
+
+use alloy_primitives::Address;
+use dues_chain::source::{BlockTag, RpcSource, SourceError};
+use dues_domain::{
+    chain::{BlockHeader, BlockRef, ChainSource, OnchainSubscriptionId},
+    ids::AccountId,
+    money::{Asset, Money},
+    subscription::FoldError,
+};
+use dues_store::{
+    Store, StoreError,
+    mirror::{Checkpoint, Mirror},
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long a standby waits before it tries to take the lead again.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest wait after a failure.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// The most blocks of one request, where nothing objects.
+const MAX_SPAN: u64 = 2_000;
+/// How often a long backfill says where it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// When a block counts as unchangeable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinalityPolicy {
+    /// This many blocks below the head.
+    Depth(u64),
+    /// The node's `safe` block.
+    Safe,
+    /// The node's `finalized` block.
+    Finalized,
+}
+
+/// What to mirror, and how.
+#[derive(Debug, Clone)]
+pub struct IndexerConfig {
+    /// The contract.
+    pub source: ChainSource,
+    /// Whose plans are ours. Everybody else's events are left alone.
+    pub merchant: Address,
+    /// The first block that can have an event of ours.
+    pub start_block: u64,
+    /// When a block counts as unchangeable.
+    pub finality: FinalityPolicy,
+    /// How often the head is looked at.
+    pub poll_interval: Duration,
+    /// The tokens that are known by a currency code.
+    pub assets: HashMap<Address, Asset>,
+}
+
+/// Something that a committed step changed, for whoever watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerChange {
+    /// Whose.
+    pub account: AccountId,
+    /// The contract's number of the subscription.
+    pub onchain_id: OnchainSubscriptionId,
+    /// Where.
+    pub block: BlockRef,
+    /// What.
+    pub kind: LedgerChangeKind,
+}
+
+/// What changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerChangeKind {
+    /// A subscription began.
+    Subscribed,
+    /// A period was paid.
+    Charged(Money),
+    /// A renewal did not go through.
+    ChargeFailed(dues_domain::chain::ChargeFailure),
+    /// It will end with the paid period.
+    CancelScheduled,
+    /// It ended at once.
+    Cancelled,
+    /// It goes on after all.
+    Resumed,
+    /// A reorganisation took back some or all of it.
+    Reorganised,
+}
+
+/// How the indexer is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexerHealth {
+    /// Whether this process is the one that writes.
+    pub leads: bool,
+    /// The last block in the ledger.
+    pub checkpoint: Option<u64>,
+    /// The node's head when it was last looked at.
+    pub head: Option<u64>,
+    /// What stands in the way at the moment.
+    pub problem: Option<String>,
+}
+
+impl IndexerHealth {
+    /// Whether the ledger holds everything that the node's head has.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.problem.is_none() && self.head.is_some() && self.checkpoint >= self.head
+    }
+}
+
+/// Why the indexer stopped, or could not take a step.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexerError {
+    /// The chain could not be read.
+    #[error("the chain could not be read")]
+    Source(#[from] SourceError),
+    /// The ledger could not be written.
+    #[error("the ledger could not be written")]
+    Store(#[from] StoreError),
+    /// A log is no event of the contract.
+    #[error("a log in block {block} is no event of the contract")]
+    Decode {
+        /// Height of the block.
+        block: u64,
+        /// Why.
+        #[source]
+        source: dues_chain::contract::DecodeError,
+    },
+    /// The events are no history that the contract can have.
+    #[error("the events contradict the contract")]
+    Fold(#[from] FoldError),
+    /// The chain was reorganised below what it had promised to be final.
+    #[error(
+        "the chain was reorganised below block {final_number}, which had been final: nothing was changed. \
+         Check the node and the chain id; if the chain really was replaced, move the database aside and index anew"
+    )]
+    ReorganisedBelowFinality {
+        /// The block that had been final.
+        final_number: u64,
+    },
+}
+
+impl IndexerError {
+    /// Whether trying again may help.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Source(SourceError::WrongChain { .. } | SourceError::Client(_)) => false,
+            Self::Source(_) => true,
+            // A moved checkpoint or a lost race for a wallet is read again; so is a lost connection.
+            Self::Store(
+                StoreError::Fold(_)
+                | StoreError::Inconsistent(_)
+                | StoreError::SchemaOutOfDate
+                | StoreError::Url,
+            ) => false,
+            Self::Store(_) => true,
+            Self::Decode { .. } | Self::Fold(_) | Self::ReorganisedBelowFinality { .. } => false,
+        }
+    }
+}
+
+/// Told of every change after it was committed.
+type Observer = Box<dyn Fn(LedgerChange) + Send + Sync>;
+
+/// The mirror of one contract.
+pub struct Indexer {
+    store: Store,
+    rpc: RpcSource,
+    config: IndexerConfig,
+    observer: Observer,
+    health: watch::Sender<IndexerHealth>,
+    span: u64,
+}
+
+impl std::fmt::Debug for Indexer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Indexer")
+            .field("config", &self.config)
+            .field("span", &self.span)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// There is more to read.
+    Behind,
+    /// The ledger has everything that the head has.
+    AtHead,
+}
+
+impl Indexer {
+    /// An indexer of what `config` says, read from `rpc` and written to `store`.
+    #[must_use]
+    pub fn new(store: Store, rpc: RpcSource, config: IndexerConfig) -> Self {
+        let health = watch::Sender::default();
+        Self { store, rpc, config, observer: Box::new(|_| {}), health, span: MAX_SPAN }
+    }
+
+    /// Tells `observer` of every change after it was committed.
+    #[must_use]
+    pub fn on_change(mut self, observer: impl Fn(LedgerChange) + Send + Sync + 'static) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+
+    /// How it is doing, from now on.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<IndexerHealth> {
+        self.health.subscribe()
+    }
+
+    /// Runs until `shutdown`. What may pass (a node that is down, a lost connection) is waited for; another
+    /// process in the lead is waited for, too.
+    ///
+    /// # Errors
+    /// What does not pass by itself: the wrong chain, an impossible event, a reorganisation below finality. The
+    /// ledger is as the last step left it.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), IndexerError> {
+        let mut backoff = self.config.poll_interval;
+        loop {
+            let outcome = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                outcome = self.lead(&mut backoff) => outcome,
+            };
+            let Err(error) = outcome;
+            self.health.send_modify(|health| {
+                health.leads = false;
+                health.problem = Some(error.to_string());
+            });
+            if !error.is_transient() {
+                return Err(error);
+            }
+            tracing::warn!(error = %chain(&error), retry_in = ?backoff, "indexing was interrupted");
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(backoff) => {}
+            }
+            backoff = backoff.saturating_mul(2).clamp(self.config.poll_interval, MAX_BACKOFF);
+        }
+    }
+
+    /// Takes the lead and keeps it until something fails.
+    async fn lead(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, IndexerError> {
+        self.rpc.verify_chain().await?;
+        let mut mirror = self.wait_for_lead().await?;
+        self.health.send_modify(|health| health.leads = true);
+        let mut checkpoint = mirror.checkpoint().await?;
+        let mut said = Instant::now();
+        loop {
+            let progress = self.step(&mut mirror, &mut checkpoint).await?;
+            *backoff = self.config.poll_interval;
+            match progress {
+                Progress::AtHead => tokio::time::sleep(self.config.poll_interval).await,
+                Progress::Behind if said.elapsed() >= PROGRESS_INTERVAL => {
+                    said = Instant::now();
+                    let health = self.health.borrow().clone();
+                    tracing::info!(block = health.checkpoint, head = health.head, "catching up");
+                }
+                Progress::Behind => {}
+            }
+        }
+    }
+
+    async fn wait_for_lead(&self) -> Result<Mirror, IndexerError> {
+        loop {
+            if let Some(mirror) = self.store.lead(self.config.source).await? {
+                return Ok(mirror);
+            }
+            tracing::debug!("another process indexes this contract; standing by");
+            tokio::time::sleep(STANDBY_INTERVAL).await;
+        }
+    }
+
+    async fn step(
+        &mut self,
+        mirror: &mut Mirror,
+        checkpoint: &mut Option<Checkpoint>,
+    ) -> Result<Progress, IndexerError> {
+        let head = self
+            .rpc
+            .header(BlockTag::Latest)
+            .await?
+            .ok_or(SourceError::Inconsistent("the node has no head"))?;
+        let final_number = self.final_number(&head).await?;
+        let fork = match *checkpoint {
+            Some(from) => match fork::find(&self.rpc, mirror, from, &head).await? {
+                Some(fork) => Some(fork),
+                // The node is behind what is already in the ledger: that is no reorganisation.
+                None => return Ok(Progress::AtHead),
+            },
+            None => None,
+        };
+        let from = fork.map_or(self.config.start_block, |fork| fork.number.saturating_add(1));
+        let last_final = checkpoint.map_or(0, |c| c.final_number);
+        if from > head.block.number {
+            // Nothing new, but what is there may have become final.
+            if let Some(current) = *checkpoint {
+                let next = Checkpoint {
+                    final_number: final_number.min(current.block.number).max(last_final),
+                    ..current
+                };
+                if next != current {
+                    let mut step = mirror.begin().await?;
+                    step.advance(Some(current), next).await?;
+                    step.commit().await?;
+                    *checkpoint = Some(next);
+                }
+            }
+            self.report(*checkpoint, &head);
+            return Ok(Progress::AtHead);
+        }
+
+        let to = head.block.number.min(from.saturating_add(self.span).saturating_sub(1));
+        let segment = match self.rpc.segment(from, to, fork.map(|f| f.hash), final_number).await {
+            Ok(segment) => segment,
+            Err(error) => {
+                // Providers refuse large answers in many wordings; a smaller question never hurts.
+                self.span = (self.span / 2).max(1);
+                return Err(error.into());
+            }
+        };
+        self.span = self.span.saturating_mul(2).min(MAX_SPAN);
+
+        let next = Checkpoint { block: segment.last, final_number: final_number.min(to).max(last_final) };
+        let unwind_to = fork.filter(|fork| checkpoint.is_some_and(|c| c.block != *fork));
+        // From here on the connection may be left inside a transaction; after an error the caller drops it.
+        let mut step = mirror.begin().await?;
+        let changes = projection::apply(&mut step, &self.config, unwind_to, &segment).await?;
+        step.advance(*checkpoint, next).await?;
+        step.commit().await?;
+        *checkpoint = Some(next);
+        if let Some(fork) = unwind_to {
+            tracing::warn!(fork = fork.number, head = head.block.number, "the chain was reorganised");
+        }
+        for change in changes {
+            (self.observer)(change);
+        }
+        self.report(*checkpoint, &head);
+        Ok(if to < head.block.number { Progress::Behind } else { Progress::AtHead })
+    }
+
+    async fn final_number(&self, head: &BlockHeader) -> Result<u64, IndexerError> {
+        let tag = match self.config.finality {
+            FinalityPolicy::Depth(depth) => return Ok(head.block.number.saturating_sub(depth)),
+            FinalityPolicy::Safe => BlockTag::Safe,
+            FinalityPolicy::Finalized => BlockTag::Finalized,
+        };
+        // A young chain has no such block yet: then nothing is final.
+        Ok(self.rpc.header(tag).await?.map_or(0, |header| header.block.number))
+    }
+
+    fn report(&self, checkpoint: Option<Checkpoint>, head: &BlockHeader) {
+        self.health.send_if_modified(|health| {
+            let now = IndexerHealth {
+                leads: true,
+                checkpoint: checkpoint.map(|c| c.block.number),
+                head: Some(head.block.number),
+                problem: None,
+            };
+            let changed = *health != now;
+            *health = now;
+            changed
+        });
+    }
+}
+
+/// An error and its causes in one line: for logs, at the edge.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}

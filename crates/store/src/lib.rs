@@ -1,1 +1,105 @@
-//! The ledger in PostgreSQL: the only place with SQL
+//! The ledger in PostgreSQL: the only place with SQL.
+//!
+//! Methods are whole transactions: what must land together is one call. Two kinds of writers exist:
+//!
+//! * [`Store`], for the API and the commands: accounts, wallets, API keys, the catalogue;
+//! * [`mirror::Mirror`], for the indexer, which holds the chain's leader lock on the very connection that it
+//!   writes with, so that a lost connection loses the lock and the open transaction together.
+//!
+//! The database enforces the rules (see `migrations/`); a violated constraint reaches the caller as a typed
+//! error by the constraint's name, and a row that no rule allows is [`StoreError::Inconsistent`], never a panic.
+//!
+//! Queries are checked at compile time against `.sqlx/`; `script/sqlx` renews it after a change.
+
+mod accounts;
+mod api_keys;
+mod audit;
+mod catalogue;
+mod convert;
+mod entitlements;
+mod error;
+pub mod mirror;
+mod transactions;
+mod wallets;
+
+use std::{str::FromStr, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    ConnectOptions, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use accounts::{Account, AccountOrigin, Upserted};
+pub use api_keys::{ApiKey, NewApiKey, Scope, UnknownScope};
+pub use audit::Actor;
+pub use catalogue::{ChainPlanMapping, StoredPlan};
+pub use error::StoreError;
+pub use transactions::{Transaction, TransactionStatus};
+pub use wallets::{Wallet, WalletLinked, WalletProof};
+
+/// The schema's history.
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
+
+/// How long a caller waits for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A handle on the ledger; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Connects to the PostgreSQL server that `url` names, with at most `max_connections` connections.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] where `url` is none, [`StoreError::Database`] where the server does not answer.
+    pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url.expose_secret())
+            .map_err(|_| StoreError::Url)?
+            .application_name("dues")
+            // Statements at the debug level only: their parameters are people's data.
+            .log_statements(tracing::log::LevelFilter::Trace)
+            .options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Brings the schema up to date; safe to run from several processes at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Migrate`] where a migration fails or the database is of a newer release.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(MIGRATIONS.run(&self.pool).await?)
+    }
+
+    /// Checks that the database answers and that its schema is this release's.
+    ///
+    /// # Errors
+    /// [`StoreError::SchemaOutOfDate`] where a migration has not been applied, [`StoreError::Database`] where
+    /// the server does not answer.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let applied: Option<i64> =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(&self.pool)
+                .await
+                .or_else(|error| match error {
+                    // 42P01: the table of migrations does not exist, so none was applied.
+                    sqlx::Error::Database(ref e) if e.code().as_deref() == Some("42P01") => Ok(None),
+                    error => Err(error),
+                })?;
+        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+        if applied == newest { Ok(()) } else { Err(StoreError::SchemaOutOfDate) }
+    }
+
+    /// Ends every connection of the pool, after the statements that are under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,58 @@
+//! What can go wrong with the ledger.
+
+/// Why the store refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The configured URL is not one of PostgreSQL. The URL itself is not repeated: it holds a password.
+    #[error("the database URL is not of the form postgres://user:password@host:port/name")]
+    Url,
+    /// The server failed or did not answer.
+    #[error("the database failed")]
+    Database(#[source] sqlx::Error),
+    /// A migration failed.
+    #[error("the schema could not be brought up to date")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is of another release.
+    #[error("the schema is not of this release: run `dues migrate`")]
+    SchemaOutOfDate,
+    /// A row or a set of rows that the rules do not allow.
+    #[error("the ledger contradicts itself: {0}")]
+    Inconsistent(&'static str),
+    /// No such account.
+    #[error("no such account")]
+    UnknownAccount,
+    /// The wallet belongs to another account of the platform.
+    #[error("the wallet belongs to another account")]
+    WalletTaken,
+    /// The checkpoint is not where this writer left it: another writer was here.
+    #[error("the checkpoint was moved by another indexer")]
+    CheckpointMoved,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let constraint = match &error {
+            sqlx::Error::Database(cause) => cause.constraint(),
+            _ => None,
+        };
+        match constraint {
+            Some("wallets_account_id_fkey" | "subscriptions_account_id_fkey") => Self::UnknownAccount,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(cause)) => {
+                // Class 08 connection, 40 rollback (deadlock, serialisation), 53 resources, 57 intervention.
+                cause.code().is_some_and(|code| ["08", "40", "53", "57"].iter().any(|c| code.starts_with(c)))
+            }
+            Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => true,
+            _ => false,
+        }
+    }
+}

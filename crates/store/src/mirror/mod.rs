@@ -1,0 +1,150 @@
+//! The indexer's side of the ledger: one leader per contract, one transaction per step.
+//!
+//! A [`Mirror`] owns one connection, and on it the contract's advisory lock. Each step of the indexer is one
+//! [`Step`]: blocks, raw events, their projection and the checkpoint land together or not at all, and the
+//! checkpoint moves only from where this writer saw it (compare and swap), so that even a second writer that
+//! got past the lock could not write anything twice.
+
+mod step;
+mod subscriptions;
+mod unwind;
+
+use dues_domain::chain::{BlockRef, ChainSource, EventPosition};
+use sqlx::{Connection, PgConnection};
+
+pub use step::Step;
+pub use subscriptions::MirroredSubscription;
+pub use unwind::Touched;
+
+use crate::{Store, StoreError, convert};
+
+/// How far the mirror has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The last block that is in the ledger.
+    pub block: BlockRef,
+    /// The highest block that cannot change any more.
+    pub final_number: u64,
+}
+
+/// A raw event to be kept, or one read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Where it stands.
+    pub at: EventPosition,
+    /// Indexed parameters, the event's signature first.
+    pub topics: Vec<alloy_primitives::B256>,
+    /// The other parameters, ABI-encoded.
+    pub data: Vec<u8>,
+}
+
+/// The leader's handle on one contract's part of the ledger.
+#[derive(Debug)]
+pub struct Mirror {
+    connection: PgConnection,
+    source: Source,
+}
+
+/// A [`ChainSource`] as the database spells it.
+#[derive(Debug, Clone)]
+struct Source {
+    chain_id: i64,
+    contract: Vec<u8>,
+}
+
+impl Store {
+    /// Takes the lead for `source`, or gives `None` where another process has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn lead(&self, source: ChainSource) -> Result<Option<Mirror>, StoreError> {
+        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        let name = format!("dues:indexer:{}:{}", source.chain_id, source.contract);
+        let leads =
+            sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "leads!""#, name)
+                .fetch_one(&mut connection)
+                .await?;
+        if !leads {
+            connection.close().await?;
+            return Ok(None);
+        }
+        let source =
+            Source { chain_id: convert::to_i64(source.chain_id)?, contract: source.contract.to_vec() };
+        Ok(Some(Mirror { connection, source }))
+    }
+
+    /// How far the mirror of `source` has come; `None` before its first step.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn checkpoint(&self, source: ChainSource) -> Result<Option<Checkpoint>, StoreError> {
+        let source =
+            Source { chain_id: convert::to_i64(source.chain_id)?, contract: source.contract.to_vec() };
+        let mut connection = self.pool.acquire().await?;
+        checkpoint(&mut connection, &source).await
+    }
+}
+
+impl Mirror {
+    /// How far the mirror has come; `None` before its first step.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn checkpoint(&mut self) -> Result<Option<Checkpoint>, StoreError> {
+        checkpoint(&mut self.connection, &self.source).await
+    }
+
+    /// The blocks that are remembered, from the checkpoint down to finality.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    pub async fn recent_blocks(&mut self) -> Result<Vec<BlockRef>, StoreError> {
+        sqlx::query!(
+            "SELECT number, hash FROM ledger.chain_blocks WHERE chain_id = $1 AND contract = $2 ORDER BY number DESC",
+            self.source.chain_id,
+            self.source.contract,
+        )
+        .fetch_all(&mut self.connection)
+        .await?
+        .into_iter()
+        .map(|row| convert::block_ref(row.number, &row.hash))
+        .collect()
+    }
+
+    /// Begins a step. What it does is undone unless it is committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn begin(&mut self) -> Result<Step<'_>, StoreError> {
+        Ok(Step { tx: self.connection.begin().await?, source: self.source.clone() })
+    }
+
+    /// Gives the lead back.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn release(self) -> Result<(), StoreError> {
+        Ok(self.connection.close().await?)
+    }
+}
+
+async fn checkpoint(
+    connection: &mut PgConnection,
+    source: &Source,
+) -> Result<Option<Checkpoint>, StoreError> {
+    sqlx::query!(
+        "SELECT block_number, block_hash, final_number FROM ledger.chain_checkpoints
+         WHERE chain_id = $1 AND contract = $2",
+        source.chain_id,
+        source.contract,
+    )
+    .fetch_optional(connection)
+    .await?
+    .map(|row| {
+        Ok(Checkpoint {
+            block: convert::block_ref(row.block_number, &row.block_hash)?,
+            final_number: convert::unsigned(row.final_number)?,
+        })
+    })
+    .transpose()
+}

@@ -1,0 +1,111 @@
+//! Money movements, for reading.
+
+use alloy_primitives::{Address, B256};
+use chrono::{DateTime, Utc};
+use dues_domain::{
+    calendar::Span,
+    chain::{BlockRef, ChainSource},
+    ids::{AccountId, SubscriptionId, TransactionId},
+    money::{Asset, Money},
+};
+
+use crate::{Store, StoreError, convert};
+
+/// Where a money movement stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionStatus {
+    /// In a block that may still be reorganised away.
+    Pending,
+    /// In a final block.
+    Completed,
+    /// Reorganised away and not mined again.
+    Failed,
+}
+
+/// One money movement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Our id.
+    pub id: TransactionId,
+    /// The subscription that it pays for.
+    pub subscription: SubscriptionId,
+    /// Where it stands.
+    pub status: TransactionStatus,
+    /// Why it failed, for people.
+    pub failure_reason: Option<String>,
+    /// How much moved.
+    pub money: Money,
+    /// The period that it pays for.
+    pub period: Span,
+    /// Which contract on which chain.
+    pub source: ChainSource,
+    /// Who paid.
+    pub payer: Address,
+    /// Who was paid.
+    pub payee: Address,
+    /// The transaction on the chain.
+    pub tx_hash: B256,
+    /// The block that it is (or was last) in.
+    pub block: BlockRef,
+    /// Index of the charge's log in that block.
+    pub log_index: u64,
+    /// The block's time.
+    pub occurred_at: DateTime<Utc>,
+}
+
+impl Store {
+    /// The newest `limit` money movements of `account`, newest first; those before `before` where it is given.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    pub async fn transactions(
+        &self,
+        account: AccountId,
+        before: Option<TransactionId>,
+        limit: u32,
+    ) -> Result<Vec<Transaction>, StoreError> {
+        sqlx::query!(
+            "SELECT t.id, t.subscription_id, t.status, t.failure_reason, t.amount, t.currency, t.exponent,
+                    t.period_start, t.period_end, t.chain_id, t.contract, t.payer, t.payee, t.tx_hash,
+                    t.block_number, t.block_hash, t.log_index, t.occurred_at
+             FROM ledger.transactions t
+             WHERE t.account_id = $1
+               AND ($2::uuid IS NULL OR (t.occurred_at, t.id) <
+                    (SELECT b.occurred_at, b.id FROM ledger.transactions b WHERE b.id = $2 AND b.account_id = $1))
+             ORDER BY t.occurred_at DESC, t.id DESC LIMIT $3",
+            account.as_uuid(),
+            before.map(TransactionId::as_uuid),
+            i64::from(limit),
+        )
+        .fetch_all(&self.pool)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let status = match row.status.as_str() {
+                "pending" => TransactionStatus::Pending,
+                "completed" => TransactionStatus::Completed,
+                "failed" => TransactionStatus::Failed,
+                _ => return Err(StoreError::Inconsistent("a transaction's status is unknown")),
+            };
+            Ok(Transaction {
+                id: TransactionId::from_uuid(row.id),
+                subscription: SubscriptionId::from_uuid(row.subscription_id),
+                status,
+                failure_reason: row.failure_reason,
+                money: Money {
+                    amount: convert::base_units(row.amount)?,
+                    asset: Asset { code: row.currency, exponent: convert::unsigned(row.exponent)? },
+                },
+                period: Span { start: row.period_start, end: row.period_end },
+                source: convert::chain_source(row.chain_id, &row.contract)?,
+                payer: convert::address(&row.payer)?,
+                payee: convert::address(&row.payee)?,
+                tx_hash: convert::hash(&row.tx_hash)?,
+                block: convert::block_ref(row.block_number, &row.block_hash)?,
+                log_index: convert::unsigned(row.log_index)?,
+                occurred_at: row.occurred_at,
+            })
+        })
+        .collect()
+    }
+}

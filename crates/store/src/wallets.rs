@@ -1,0 +1,147 @@
+//! Wallets: addresses that belong to accounts, and the claim of what an unknown wallet paid.
+
+use alloy_primitives::Address;
+use chrono::{DateTime, Utc};
+use dues_domain::ids::AccountId;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use crate::{Actor, Store, StoreError, audit, convert};
+
+/// How a wallet came to its account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalletProof {
+    /// The platform's server vouches for it.
+    Platform,
+    /// It paid with an unknown reference and got the account.
+    Payment,
+}
+
+/// A wallet of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wallet {
+    /// Its address.
+    pub address: Address,
+    /// How it came to the account.
+    pub proof: WalletProof,
+    /// Since when.
+    pub linked_at: DateTime<Utc>,
+}
+
+/// What linking a wallet did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalletLinked {
+    /// It had no account before.
+    New,
+    /// It was linked to this account already.
+    Already,
+    /// It had paid before it was known: its subscriptions and transactions moved to this account.
+    Claimed,
+}
+
+impl Store {
+    /// The wallets of `account`, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    pub async fn wallets(&self, account: AccountId) -> Result<Vec<Wallet>, StoreError> {
+        sqlx::query!(
+            "SELECT address, proof, linked_at FROM ledger.wallets WHERE account_id = $1 ORDER BY linked_at, address",
+            account.as_uuid(),
+        )
+        .fetch_all(&self.pool)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let proof = match row.proof.as_str() {
+                "platform" => WalletProof::Platform,
+                "payment" => WalletProof::Payment,
+                _ => return Err(StoreError::Inconsistent("a wallet's proof is unknown")),
+            };
+            Ok(Wallet { address: convert::address(&row.address)?, proof, linked_at: row.linked_at })
+        })
+        .collect()
+    }
+
+    /// Links `wallet` to `account` on the word of `actor`. A wallet that has paid before it was known brings
+    /// what it paid for along.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAccount`]; [`StoreError::WalletTaken`] where it belongs to another account of the
+    /// platform. Either changes nothing.
+    pub async fn link_wallet(
+        &self,
+        account: AccountId,
+        wallet: Address,
+        actor: Actor,
+    ) -> Result<WalletLinked, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let inserted = sqlx::query!(
+            "INSERT INTO ledger.wallets (address, account_id, proof) VALUES ($1, $2, 'platform')
+             ON CONFLICT (address) DO NOTHING",
+            wallet.as_slice(),
+            account.as_uuid(),
+        )
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        let outcome = if inserted == 1 {
+            WalletLinked::New
+        } else {
+            let owner = sqlx::query!(
+                // FOR UPDATE of both: the indexer cannot give the owner another subscription meanwhile.
+                "SELECT a.id, a.origin FROM ledger.wallets w JOIN ledger.accounts a ON a.id = w.account_id
+                 WHERE w.address = $1 FOR UPDATE",
+                wallet.as_slice(),
+            )
+            .fetch_one(&mut *tx)
+            .await?;
+            match AccountId::from_uuid(owner.id) {
+                id if id == account => WalletLinked::Already,
+                id if owner.origin == "wallet" => {
+                    claim(&mut tx, id, account).await?;
+                    WalletLinked::Claimed
+                }
+                _ => return Err(StoreError::WalletTaken),
+            }
+        };
+        if outcome != WalletLinked::Already {
+            let detail = json!({ "wallet": wallet, "claimed": outcome == WalletLinked::Claimed });
+            audit::record(&mut tx, actor, "wallet.link", &account.to_string(), detail).await?;
+        }
+        tx.commit().await?;
+        Ok(outcome)
+    }
+}
+
+/// Moves everything of the anonymous account `from` to `to`, and removes what is left of it.
+async fn claim(tx: &mut PgConnection, from: AccountId, to: AccountId) -> Result<(), StoreError> {
+    let (from, to) = (from.as_uuid(), to.as_uuid());
+    sqlx::query!("SELECT id FROM ledger.accounts WHERE id = $1 FOR KEY SHARE", to)
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(StoreError::UnknownAccount)?;
+    sqlx::query!(
+        "UPDATE ledger.wallets SET account_id = $2, proof = 'platform' WHERE account_id = $1",
+        from,
+        to
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE ledger.subscriptions SET account_id = $2, updated_at = now() WHERE account_id = $1",
+        from,
+        to
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "UPDATE ledger.transactions SET account_id = $2, updated_at = now() WHERE account_id = $1",
+        from,
+        to
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!("DELETE FROM ledger.accounts WHERE id = $1", from).execute(&mut *tx).await?;
+    Ok(())
+}
