@@ -1,1 +1,91 @@
-//! The REST API: accounts, wallets, entitlements
+//! The REST API: accounts, wallets, entitlements.
+//!
+//! * one file per endpoint in `endpoints`, each with its request, its errors and its documentation;
+//! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
+//! * [`auth`]: API keys, of which only hashes are kept;
+//! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
+
+pub mod auth;
+pub mod clock;
+mod dto;
+mod endpoints;
+mod extract;
+mod middleware;
+pub mod openapi;
+pub mod problem;
+pub mod readiness;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+use dues_domain::catalogue::Catalogue;
+use dues_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{clock::Clock, endpoints as e, readiness::Probe};
+
+/// How long requests that are under way may take after the order to stop.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// What the handlers work with; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// The ledger.
+    pub store: Store,
+    /// What the tiers give.
+    pub catalogue: Arc<Catalogue>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What else must be well for `/readyz` to say so.
+    pub probes: Arc<[Probe]>,
+}
+
+/// Every endpoint, in one list.
+fn endpoints() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(e::accounts_upsert::upsert_account))
+        .routes(routes!(e::accounts_get::get_account))
+        .routes(routes!(e::wallets_link::link_wallet))
+        .routes(routes!(e::entitlements_get::get_entitlements))
+        .routes(routes!(e::entitlements_find::find_entitlements))
+        .routes(routes!(e::transactions_list::list_transactions))
+        .routes(routes!(e::health::healthz))
+        .routes(routes!(e::health::readyz))
+}
+
+/// The whole service: endpoints, `/openapi.json` and the page `/docs`.
+pub fn router(state: AppState) -> Router {
+    let (router, document) = endpoints().split_for_parts();
+    let router = router
+        .fallback(problem::route_not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .with_state(state)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+    middleware::layer(router)
+}
+
+/// Serves `router` until `shutdown`, then lets requests that are under way finish for at most ten seconds.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_TIME).await;
+    };
+    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    tokio::select! {
+        served = serving => served,
+        () = drained => {
+            tracing::warn!("requests were still under way ten seconds after the order to stop");
+            Ok(())
+        }
+    }
+}

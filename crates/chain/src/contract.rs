@@ -14,9 +14,10 @@ use dues_domain::{
     money::{BaseUnits, MoneyError},
 };
 
-pub use bindings::Dues;
+pub use bindings::{Dues, IDues};
 
 #[expect(
+    missing_docs,
     clippy::too_many_arguments,
     reason = "generated from the contract's artifact, whose NatSpec says it"
 )]

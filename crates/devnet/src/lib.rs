@@ -1,1 +1,143 @@
-//! The local devnet: anvil, PostgreSQL, contract, catalogue, demo accounts
+//! The local devnet: everything that Dues needs, in one process tree, from one command.
+//!
+//! [`Devnet::up`] starts anvil and PostgreSQL (or uses those that it is pointed at), puts the contract and a
+//! test token on the chain, creates the catalogue's plans, demo accounts with funded wallets and some history,
+//! and then the indexer and the API. [`Devnet::run`] tells what happens until it is stopped.
+//!
+//! Everything lives in one data directory and is taken up again by the next start, whatever ended the last one.
+
+mod chain;
+mod demo;
+mod manifest;
+mod narrate;
+mod server;
+mod services;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use dues_domain::{catalogue::Catalogue, money::Asset};
+use secrecy::SecretString;
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::{
+    chain::DevChain,
+    manifest::{Manifest, WrittenManifest},
+    narrate::Narrator,
+    server::Server,
+    services::Services,
+};
+
+pub use crate::demo::DEMO_ACCOUNTS;
+
+/// How a devnet is run.
+#[derive(Debug, Clone)]
+pub struct DevnetOptions {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Forget what the data directory holds, and start anew.
+    pub reset: bool,
+    /// What is sold, and what tiers give.
+    pub catalogue: Catalogue,
+    /// The currency that the catalogue's prices are in: the test token stands for it.
+    pub asset: Asset,
+    /// Grace of the on-chain plans, in seconds.
+    pub grace_seconds: u32,
+    /// A node to use instead of an anvil of our own: one whose anvil accounts are funded.
+    pub rpc_url: Option<Url>,
+    /// A database to use instead of a PostgreSQL of our own.
+    pub database_url: Option<SecretString>,
+    /// Ports on 127.0.0.1; free ones by default.
+    pub ports: Ports,
+    /// Seconds between blocks of our own anvil.
+    pub block_time: u64,
+    /// Blocks below the head that count as final.
+    pub finality_depth: u64,
+}
+
+/// Ports on 127.0.0.1; a free one where none is given.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ports {
+    /// Of the API.
+    pub api: Option<u16>,
+    /// Of anvil.
+    pub rpc: Option<u16>,
+    /// Of PostgreSQL.
+    pub database: Option<u16>,
+}
+
+/// A running devnet.
+#[derive(Debug)]
+pub struct Devnet {
+    services: Services,
+    server: Server,
+    narrator: Narrator,
+    manifest: WrittenManifest,
+}
+
+impl Devnet {
+    /// Brings everything up; returns when the API answers and the demo's history is in the ledger.
+    ///
+    /// # Errors
+    /// Where a part cannot be started: the error says which, and what to do.
+    pub async fn up(options: DevnetOptions) -> anyhow::Result<Self> {
+        // Bound first: a port that is taken is said before anything is started.
+        let listener = bind(options.ports.api).await?;
+        let services = Services::start(&options).await?;
+        manifest::remove_stale(&options.data_dir);
+        let store = services.store().clone();
+
+        let chain = DevChain::connect(services.rpc_url().clone(), services.controls_time())?;
+        let contract = chain.deploy().await.context("the contracts could not be deployed")?;
+        let stored = store.sync_plans(options.catalogue.plans(), contract.source).await?;
+        let plans = chain
+            .create_plans(&store, contract, stored, options.grace_seconds)
+            .await
+            .context("the plans could not be created on chain")?;
+        let accounts = demo::accounts(&store).await?;
+        demo::history(&chain, contract, &plans, &accounts).await.context("the demo's history failed")?;
+        chain.go_live(options.block_time).await?;
+
+        let server = Server::start(&options, &services, contract, listener).await?;
+        let api_key = server::issue_key(&store).await?;
+        let manifest = Manifest::new(&services, &server, contract, &plans, &accounts, &api_key);
+        let written = manifest.write(&options.data_dir)?;
+        let narrator = Narrator::new(store, Arc::new(options.catalogue), manifest, written.path().to_owned());
+        Ok(Self { services, server, narrator, manifest: written })
+    }
+
+    /// Prints the table of URLs and keys and then a line per event, until `shutdown` or until a part ends by
+    /// itself; then stops everything in order and saves the chain.
+    ///
+    /// # Errors
+    /// Where a part ended by itself, after everything else was stopped.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        self.narrator.introduce();
+        let Self { services, server, narrator, .. } = &mut self;
+        let (changes, failure) = server.watch();
+        let changed = Notify::new();
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            error = failure.wait() => Err(error),
+            error = services.watch(&changed) => Err(error),
+            () = narrator.follow(changes, &changed) => Ok(()),
+        };
+        drop(self.manifest);
+        self.server.stop().await;
+        self.services.stop().await?;
+        ended
+    }
+}
+
+async fn bind(port: Option<u16>) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
+    TcpListener::bind(address).await.with_context(|| {
+        format!("the API cannot listen on {address}: is another devnet running? see --api-port")
+    })
+}

@@ -1,1 +1,89 @@
-fn main() {}
+//! `dues`: the one binary.
+
+mod commands;
+mod config;
+mod logging;
+mod shutdown;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+/// Subscriptions and metered usage, paid on chain: a self-hosted payments stack.
+#[derive(Debug, Parser)]
+#[command(name = "dues", version)]
+struct Cli {
+    /// The configuration file; `dues.toml` in the working directory by default, if it is there.
+    #[arg(long, global = true, env = "DUES_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a local devnet: anvil, PostgreSQL, contract, API and indexer, with demo accounts.
+    Dev(commands::dev::Args),
+    /// Run the API and the indexer in one process.
+    Run,
+    /// Run the API alone.
+    Api,
+    /// Run the indexer alone.
+    Index,
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Make API keys.
+    #[command(subcommand)]
+    Key(commands::key::Command),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the API's OpenAPI document.
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Report everything that is wrong with the configuration.
+    Check,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The whole chain of causes, once: this is the edge.
+            eprintln!("dues: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    if matches!(cli.command, Command::Openapi) {
+        print!("{}", dues_api::openapi::document()?);
+        return Ok(());
+    }
+    let config = Config::load(cli.config.as_deref())?;
+    let quiet = matches!(cli.command, Command::Dev(_));
+    logging::start(&config.log, quiet)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Dev(args) => commands::dev::run(args, config).await,
+            Command::Run => commands::serve::run(config, commands::serve::Parts::ALL).await,
+            Command::Api => commands::serve::run(config, commands::serve::Parts::API).await,
+            Command::Index => commands::serve::run(config, commands::serve::Parts::INDEXER).await,
+            Command::Migrate => commands::migrate::run(config).await,
+            Command::Key(command) => commands::key::run(command, config).await,
+            Command::Config(ConfigCommand::Check) => {
+                println!("The configuration is good: {}", config.summary());
+                Ok(())
+            }
+            Command::Openapi => Ok(()),
+        }
+    })
+}

@@ -112,6 +112,19 @@ pub struct IndexerHealth {
 }
 
 impl IndexerHealth {
+    fn readiness(&self) -> Result<(), String> {
+        match self {
+            Self { problem: Some(problem), .. } => Err(problem.clone()),
+            Self { leads: false, .. } => Err("stands by: another process indexes".into()),
+            health if health.is_caught_up() => Ok(()),
+            Self { checkpoint, head, .. } => Err(format!(
+                "catching up: block {} of {}",
+                checkpoint.unwrap_or_default(),
+                head.unwrap_or_default()
+            )),
+        }
+    }
+
     /// Whether the ledger holds everything that the node's head has.
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
@@ -158,12 +171,7 @@ impl IndexerError {
             Self::Source(SourceError::WrongChain { .. } | SourceError::Client(_)) => false,
             Self::Source(_) => true,
             // A moved checkpoint or a lost race for a wallet is read again; so is a lost connection.
-            Self::Store(
-                StoreError::Fold(_)
-                | StoreError::Inconsistent(_)
-                | StoreError::SchemaOutOfDate
-                | StoreError::Url,
-            ) => false,
+            Self::Store(StoreError::Inconsistent(_) | StoreError::SchemaOutOfDate | StoreError::Url) => false,
             Self::Store(_) => true,
             Self::Decode { .. } | Self::Fold(_) | Self::ReorganisedBelowFinality { .. } => false,
         }
@@ -220,6 +228,23 @@ impl Indexer {
     #[must_use]
     pub fn health(&self) -> watch::Receiver<IndexerHealth> {
         self.health.subscribe()
+    }
+
+    /// Whether it is ready, from now on: `Err` says why not, for an operator.
+    #[must_use]
+    pub fn readiness(&self) -> watch::Receiver<Result<(), String>> {
+        let mut health = self.health.subscribe();
+        let (sender, receiver) = watch::channel(Err("has not looked at the chain yet".into()));
+        tokio::spawn(async move {
+            while health.changed().await.is_ok() {
+                let state = health.borrow_and_update().readiness();
+                if sender.send(state).is_err() {
+                    return;
+                }
+            }
+            let _ = sender.send(Err("has stopped".into()));
+        });
+        receiver
     }
 
     /// Runs until `shutdown`. What may pass (a node that is down, a lost connection) is waited for; another

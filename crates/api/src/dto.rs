@@ -1,0 +1,206 @@
+//! Bodies that several endpoints share.
+
+use std::collections::BTreeSet;
+
+use alloy_primitives::{Address, B256};
+use chrono::{DateTime, Utc};
+use dues_domain::{
+    catalogue::Tier,
+    entitlement::{ChainEvidence, Entitlement, Finality, Meter, Rail},
+    money::{Money, MoneyError},
+    subscription::SubscriptionStatus,
+};
+use dues_store::{Account, AccountOrigin, Wallet, WalletProof};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// An account.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Account)]
+pub(crate) struct AccountBody {
+    /// Our id. Its 16 bytes, left-padded to 32, are the reference that a subscription carries on chain.
+    id: Uuid,
+    /// The platform's id of its user.
+    external_id: Option<String>,
+    /// Where receipts go.
+    email: Option<String>,
+    /// The on-chain reference: what `subscribe(plan, ref)` takes.
+    #[schema(value_type = String, example = "0x000000000000000000000000000000000192d5e0c6f87d0eb6f2a5d3a1b2c3d4")]
+    reference: B256,
+    /// `wallet` where a wallet paid before the platform knew it; linking that wallet claims what it paid for.
+    origin: &'static str,
+    /// The wallets that belong to it.
+    wallets: Vec<WalletBody>,
+    created_at: DateTime<Utc>,
+}
+
+impl AccountBody {
+    pub(crate) fn new(account: Account, wallets: Vec<Wallet>) -> Self {
+        Self {
+            id: account.id.as_uuid(),
+            external_id: account.external_id,
+            email: account.email,
+            reference: account.id.to_reference(),
+            origin: match account.origin {
+                AccountOrigin::Platform => "platform",
+                AccountOrigin::Wallet => "wallet",
+            },
+            wallets: wallets.into_iter().map(WalletBody::from).collect(),
+            created_at: account.created_at,
+        }
+    }
+}
+
+/// A wallet of an account.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Wallet)]
+pub(crate) struct WalletBody {
+    #[schema(value_type = String, example = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
+    address: Address,
+    /// `platform` where the platform vouches for it, `payment` where it paid before it was known.
+    proof: &'static str,
+    linked_at: DateTime<Utc>,
+}
+
+impl From<Wallet> for WalletBody {
+    fn from(wallet: Wallet) -> Self {
+        let proof = match wallet.proof {
+            WalletProof::Platform => "platform",
+            WalletProof::Payment => "payment",
+        };
+        Self { address: wallet.address, proof, linked_at: wallet.linked_at }
+    }
+}
+
+/// An amount of money.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Money)]
+pub(crate) struct MoneyBody {
+    /// Exact decimal.
+    #[schema(example = "29.990000")]
+    amount: String,
+    #[schema(example = "USDC")]
+    currency: String,
+    /// The same in the currency's smallest unit.
+    #[schema(example = "29990000")]
+    base_units: String,
+    /// Decimal places of the currency.
+    #[schema(example = 6)]
+    exponent: u8,
+}
+
+impl TryFrom<Money> for MoneyBody {
+    type Error = MoneyError;
+
+    fn try_from(money: Money) -> Result<Self, MoneyError> {
+        Ok(Self {
+            amount: money.amount.to_decimal(money.asset.exponent)?.to_string(),
+            base_units: money.amount.to_string(),
+            exponent: money.asset.exponent,
+            currency: money.asset.code,
+        })
+    }
+}
+
+/// What an account may do right now, and why.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Entitlements)]
+pub(crate) struct EntitlementsBody {
+    account: AccountName,
+    #[schema(value_type = String, example = "basic")]
+    tier: Tier,
+    /// Status of the subscription that gives the tier: `trialing`, `active` or `past_due`; `null` for `free`.
+    #[schema(value_type = Option<String>, example = "active")]
+    status: Option<SubscriptionStatus>,
+    /// Whether that subscription ends with its paid period.
+    cancel_at_period_end: bool,
+    /// Everything that the tier includes.
+    features: BTreeSet<String>,
+    /// When this answer changes if nothing but time happens: the end of the paid period, or of the grace after
+    /// it. `null` for `free`.
+    valid_until: Option<DateTime<Utc>>,
+    meters: Meters,
+    /// What the tier rests on; `null` for `free`.
+    source: Option<SourceBody>,
+    /// The instant that this answer is about.
+    as_of: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct AccountName {
+    id: Uuid,
+    external_id: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Meters {
+    requests: MeterBody,
+    tokens: MeterBody,
+}
+
+/// A quota and its window.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Meter)]
+struct MeterBody {
+    /// How much the window holds; `null` means unlimited.
+    limit: Option<u64>,
+    /// When the next window begins.
+    resets_at: DateTime<Utc>,
+}
+
+impl From<Meter> for MeterBody {
+    fn from(meter: Meter) -> Self {
+        Self { limit: meter.quota.limit(), resets_at: meter.resets_at }
+    }
+}
+
+/// The subscription that gives the tier, and the event on the chain that it rests on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Source)]
+struct SourceBody {
+    #[schema(value_type = String, example = "chain")]
+    rail: Rail,
+    subscription_id: Uuid,
+    chain_id: u64,
+    #[schema(value_type = String)]
+    contract: Address,
+    /// The contract's own number for the subscription.
+    onchain_id: String,
+    block_number: u64,
+    #[schema(value_type = String)]
+    block_hash: B256,
+    log_index: u64,
+    /// `pending` while the block may still be reorganised away, then `final`.
+    #[schema(value_type = String, example = "pending")]
+    finality: Finality,
+}
+
+impl EntitlementsBody {
+    pub(crate) fn new(account: &Account, entitlement: Entitlement, as_of: DateTime<Utc>) -> Self {
+        Self {
+            account: AccountName { id: account.id.as_uuid(), external_id: account.external_id.clone() },
+            tier: entitlement.tier,
+            status: entitlement.status,
+            cancel_at_period_end: entitlement.cancel_at_period_end,
+            features: entitlement.features,
+            valid_until: entitlement.valid_until,
+            meters: Meters { requests: entitlement.requests.into(), tokens: entitlement.tokens.into() },
+            source: entitlement.source.map(|(subscription, rail, evidence)| {
+                let ChainEvidence { source, onchain_id, block, log_index, finality } = evidence;
+                SourceBody {
+                    rail,
+                    subscription_id: subscription.as_uuid(),
+                    chain_id: source.chain_id,
+                    contract: source.contract,
+                    onchain_id: onchain_id.to_string(),
+                    block_number: block.number,
+                    block_hash: block.hash,
+                    log_index,
+                    finality,
+                }
+            }),
+            as_of,
+        }
+    }
+}

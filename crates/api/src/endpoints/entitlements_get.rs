@@ -1,0 +1,45 @@
+//! `GET /v1/accounts/{id}/entitlements`
+
+use axum::{Json, extract::State};
+use chrono::SubsecRound;
+use dues_domain::entitlement::entitlement;
+use dues_store::Account;
+
+use crate::{
+    AppState,
+    auth::{Caller, EntitlementsRead},
+    dto::EntitlementsBody,
+    extract::AccountPath,
+    problem::{Code, Problem, ProblemBody},
+};
+
+/// What may this account do right now?
+#[utoipa::path(
+    get, path = "/v1/accounts/{id}/entitlements", tag = "entitlements",
+    security(("api_key" = ["entitlements:read"])),
+    params(("id" = Uuid, Path, description = "Our id of the account")),
+    responses(
+        (status = 200, description = "Tier, features, limits, and what they rest on", body = EntitlementsBody),
+        (status = 400, description = "`invalid_id`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn get_entitlements(
+    _: Caller<EntitlementsRead>,
+    State(state): State<AppState>,
+    AccountPath(id): AccountPath,
+) -> Result<Json<EntitlementsBody>, Problem> {
+    let account = state.store.account(id).await?.ok_or(Code::AccountNotFound)?;
+    answer(&state, &account).await.map(Json)
+}
+
+/// The answer for an account that was found, by whatever name.
+pub(super) async fn answer(state: &AppState, account: &Account) -> Result<EntitlementsBody, Problem> {
+    let now = state.clock.now().trunc_subsecs(3);
+    let facts = state.store.subscription_facts(account.id).await?;
+    let entitlement = entitlement(&facts, account.created_at, &state.catalogue, now)
+        .map_err(|error| Problem::internal(&error))?;
+    Ok(EntitlementsBody::new(account, entitlement, now))
+}

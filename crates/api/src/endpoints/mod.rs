@@ -1,0 +1,9 @@
+//! One file per endpoint.
+
+pub(crate) mod accounts_get;
+pub(crate) mod accounts_upsert;
+pub(crate) mod entitlements_find;
+pub(crate) mod entitlements_get;
+pub(crate) mod health;
+pub(crate) mod transactions_list;
+pub(crate) mod wallets_link;

@@ -1,0 +1,135 @@
+//! `GET /v1/accounts/{id}/transactions`
+
+use alloy_primitives::{Address, B256};
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use dues_domain::{ids::TransactionId, money::MoneyError};
+use dues_store::{Transaction, TransactionStatus};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::{
+    AppState,
+    auth::{AccountsRead, Caller},
+    dto::MoneyBody,
+    extract::{AccountPath, QueryString},
+    problem::{Code, Problem, ProblemBody},
+};
+
+/// The largest page.
+const MAX_LIMIT: u32 = 100;
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Page {
+    /// `next_cursor` of the page before.
+    cursor: Option<Uuid>,
+    /// How many, 1 to 100; 20 where it is not given.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+}
+
+/// A page of transactions, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TransactionPage {
+    data: Vec<TransactionBody>,
+    /// Asks for the next page; `null` on the last one.
+    next_cursor: Option<Uuid>,
+}
+
+/// One money movement.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Transaction)]
+struct TransactionBody {
+    id: Uuid,
+    subscription_id: Uuid,
+    /// `pending` while its block may be reorganised away, then `completed`; `failed` where it was.
+    #[schema(example = "completed")]
+    status: &'static str,
+    failure_reason: Option<String>,
+    money: MoneyBody,
+    period_start: DateTime<Utc>,
+    period_end: DateTime<Utc>,
+    chain_id: u64,
+    #[schema(value_type = String)]
+    contract: Address,
+    #[schema(value_type = String)]
+    payer: Address,
+    #[schema(value_type = String)]
+    payee: Address,
+    #[schema(value_type = String)]
+    tx_hash: B256,
+    block_number: u64,
+    #[schema(value_type = String)]
+    block_hash: B256,
+    log_index: u64,
+    /// Time of the block.
+    occurred_at: DateTime<Utc>,
+}
+
+impl TryFrom<Transaction> for TransactionBody {
+    type Error = MoneyError;
+
+    fn try_from(t: Transaction) -> Result<Self, MoneyError> {
+        Ok(Self {
+            id: t.id.as_uuid(),
+            subscription_id: t.subscription.as_uuid(),
+            status: match t.status {
+                TransactionStatus::Pending => "pending",
+                TransactionStatus::Completed => "completed",
+                TransactionStatus::Failed => "failed",
+            },
+            failure_reason: t.failure_reason,
+            money: t.money.try_into()?,
+            period_start: t.period.start,
+            period_end: t.period.end,
+            chain_id: t.source.chain_id,
+            contract: t.source.contract,
+            payer: t.payer,
+            payee: t.payee,
+            tx_hash: t.tx_hash,
+            block_number: t.block.number,
+            block_hash: t.block.hash,
+            log_index: t.log_index,
+            occurred_at: t.occurred_at,
+        })
+    }
+}
+
+/// Read an account's money movements
+#[utoipa::path(
+    get, path = "/v1/accounts/{id}/transactions", tag = "accounts", security(("api_key" = ["accounts:read"])),
+    params(("id" = Uuid, Path, description = "Our id of the account"), Page),
+    responses(
+        (status = 200, description = "Newest first", body = TransactionPage),
+        (status = 400, description = "`invalid_id` or `invalid_query`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn list_transactions(
+    _: Caller<AccountsRead>,
+    State(state): State<AppState>,
+    AccountPath(id): AccountPath,
+    QueryString(page): QueryString<Page>,
+) -> Result<Json<TransactionPage>, Problem> {
+    let limit = page.limit.unwrap_or(20);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::new(Code::InvalidQuery).with_detail("limit must be 1 to 100"));
+    }
+    state.store.account(id).await?.ok_or(Code::AccountNotFound)?;
+    let cursor = page.cursor.map(TransactionId::from_uuid);
+    // One more than asked for tells whether there is another page.
+    let mut rows = state.store.transactions(id, cursor, limit.saturating_add(1)).await?;
+    let more = u32::try_from(rows.len()).is_ok_and(|found| found > limit);
+    if more {
+        rows.pop();
+    }
+    let next_cursor = rows.last().filter(|_| more).map(|last| last.id.as_uuid());
+    let data = rows.into_iter().map(TransactionBody::try_from).collect::<Result<_, _>>();
+    Ok(Json(TransactionPage { data: data.map_err(|error| Problem::internal(&error))?, next_cursor }))
+}

@@ -1,0 +1,103 @@
+//! Extractors whose rejections are problems.
+
+use alloy_primitives::Address;
+use axum::{
+    Json,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
+    http::request::Parts,
+};
+use dues_domain::ids::AccountId;
+use serde::de::DeserializeOwned;
+
+use crate::problem::{Code, Problem};
+
+/// A JSON body.
+#[derive(Debug)]
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Json::from_request(request, state).await.map(|Json(body)| Self(body)).map_err(|rejection| {
+            match rejection {
+                // serde's text names fields and positions of what the caller sent, nothing of ours.
+                JsonRejection::JsonDataError(error) => {
+                    Problem::new(Code::InvalidBody).with_detail(error.body_text())
+                }
+                JsonRejection::JsonSyntaxError(_) => Problem::new(Code::InvalidJson),
+                JsonRejection::MissingJsonContentType(_) => Problem::new(Code::UnsupportedMediaType),
+                rejection if rejection.status() == Code::BodyTooLarge.http_status() => {
+                    Problem::new(Code::BodyTooLarge)
+                }
+                _ => Problem::new(Code::InvalidBody),
+            }
+        })
+    }
+}
+
+/// The account id in the path.
+#[derive(Debug)]
+pub(crate) struct AccountPath(pub(crate) AccountId);
+
+impl<S: Send + Sync> FromRequestParts<S> for AccountPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id): Path<String> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        id.parse().map(Self).map_err(|_| Problem::new(Code::InvalidId))
+    }
+}
+
+/// The query string.
+#[derive(Debug)]
+pub(crate) struct QueryString<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryString<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(query)| Self(query))
+            .map_err(|rejection| Problem::new(Code::InvalidQuery).with_detail(rejection.body_text()))
+    }
+}
+
+/// An address as callers write it: `0x` and 40 hexadecimal digits. Mixed case must be a right EIP-55 checksum;
+/// the zero address belongs to nobody.
+pub(crate) fn address(text: &str) -> Result<Address, Problem> {
+    let invalid = || Problem::new(Code::InvalidAddress);
+    let digits = text.strip_prefix("0x").ok_or_else(invalid)?;
+    let one_case =
+        !digits.bytes().any(|b| b.is_ascii_uppercase()) || !digits.bytes().any(|b| b.is_ascii_lowercase());
+    let address: Address = if one_case {
+        text.parse().map_err(|_| invalid())?
+    } else {
+        Address::parse_checksummed(text, None)
+            .map_err(|_| invalid().with_detail("the EIP-55 checksum is wrong"))?
+    };
+    if address.is_zero() { Err(invalid()) } else { Ok(address) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_in_one_case_or_with_its_checksum() {
+        let checksummed = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+        let expected: Address = checksummed.parse().unwrap();
+        for good in [checksummed, &checksummed.to_lowercase()] {
+            assert_eq!(address(good).unwrap(), expected);
+        }
+        let wrong_checksum = "0x70997970c51812dc3A010C7d01b50e0d17dc79C8";
+        let zero = format!("0x{}", "0".repeat(40));
+        for bad in
+            [wrong_checksum, &zero, "0x12", "", "70997970c51812dc3a010c7d01b50e0d17dc79c8", "0xzz", "0xé"]
+        {
+            assert!(address(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What every request passes through: ids, limits, logs.
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request},
+    http::{HeaderName, HeaderValue, Response, header},
+    middleware::{self, Next},
+    response::IntoResponse,
+};
+use tower::ServiceBuilder;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+    trace::TraceLayer,
+};
+use tracing::{Span, field};
+use uuid::Uuid;
+
+use crate::problem::{Code, Problem};
+
+/// The largest body that any endpoint takes.
+const BODY_LIMIT: usize = 64 * 1024;
+/// The longest that a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Names a request in answers and logs.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub(crate) fn layer(router: Router) -> Router {
+    router.layer(
+        ServiceBuilder::new()
+            .layer(SetRequestIdLayer::new(REQUEST_ID, FreshRequestId))
+            .layer(
+                TraceLayer::new_for_http()
+                    .make_span_with(|request: &Request| span(request))
+                    .on_request(())
+                    .on_response(|response: &Response<_>, latency: Duration, span: &Span| {
+                        span.record("status", response.status().as_u16());
+                        tracing::debug!(parent: span, ?latency, "answered");
+                    })
+                    .on_failure(()),
+            )
+            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(middleware::from_fn(headers_and_timeout))
+            .layer(DefaultBodyLimit::max(BODY_LIMIT)),
+    )
+}
+
+/// The path's pattern and not the path: ids, addresses and queries are people's data.
+fn span(request: &Request) -> Span {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    tracing::info_span!("request", method = %request.method(), path, id, status = field::Empty)
+}
+
+async fn headers_and_timeout(request: Request, next: Next) -> axum::response::Response {
+    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(Code::Timeout).into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Answers are about one account at one instant: nobody in between may keep them.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> axum::response::Response {
+    tracing::error!("a handler panicked");
+    Problem::new(Code::Internal).into_response()
+}
+
+/// Always our own id: a caller's could be anything, and would be written to our logs.
+#[derive(Debug, Clone, Copy)]
+struct FreshRequestId;
+
+impl MakeRequestId for FreshRequestId {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        HeaderValue::from_str(&Uuid::now_v7().to_string()).ok().map(RequestId::new)
+    }
+}

@@ -1,0 +1,237 @@
+//! Errors as the caller sees them: RFC 9457 problems with a stable `code`.
+//!
+//! The text of a problem is chosen here and never derived from an inner error: what went wrong inside is logged
+//! once, with the request's id, and the caller gets the id.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dues_store::StoreError;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Every problem that the API can answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The body is not JSON.
+    InvalidJson,
+    /// The body is JSON, but not what the endpoint takes.
+    InvalidBody,
+    /// An id in the path is no UUID.
+    InvalidId,
+    /// An address is not 20 bytes of hexadecimal, or its EIP-55 checksum is wrong.
+    InvalidAddress,
+    /// A query parameter is missing, unknown or malformed.
+    InvalidQuery,
+    /// There is no API key, or it is unknown, expired or revoked.
+    Unauthenticated,
+    /// The API key lacks the endpoint's scope.
+    InsufficientScope,
+    /// No such account.
+    AccountNotFound,
+    /// No such path.
+    RouteNotFound,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// The wallet belongs to another account.
+    WalletTaken,
+    /// The body is larger than the endpoint takes.
+    BodyTooLarge,
+    /// The body's `Content-Type` is not `application/json`.
+    UnsupportedMediaType,
+    /// A fault of ours.
+    Internal,
+    /// A part of ours is down; try again.
+    Unavailable,
+    /// It took too long; try again.
+    Timeout,
+}
+
+impl Code {
+    /// The status that it is answered with.
+    #[must_use]
+    pub const fn http_status(self) -> StatusCode {
+        match self {
+            Self::InvalidJson | Self::InvalidId | Self::InvalidAddress | Self::InvalidQuery => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::InvalidBody => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::AccountNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::WalletTaken => StatusCode::CONFLICT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "The body is not valid JSON",
+            Self::InvalidBody => "The body is not what this endpoint takes",
+            Self::InvalidId => "The id is not a UUID",
+            Self::InvalidAddress => "The address is not valid",
+            Self::InvalidQuery => "The query is not valid",
+            Self::Unauthenticated => "A valid API key is needed",
+            Self::InsufficientScope => "The API key lacks a scope",
+            Self::AccountNotFound => "There is no such account",
+            Self::RouteNotFound => "There is nothing at this path",
+            Self::MethodNotAllowed => "The path does not take this method",
+            Self::WalletTaken => "The wallet belongs to another account",
+            Self::BodyTooLarge => "The body is too large",
+            Self::UnsupportedMediaType => "The body must be application/json",
+            Self::Internal => "Something went wrong on our side",
+            Self::Unavailable => "The service is not available at the moment",
+            Self::Timeout => "The request took too long",
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidBody => "invalid_body",
+            Self::InvalidId => "invalid_id",
+            Self::InvalidAddress => "invalid_address",
+            Self::InvalidQuery => "invalid_query",
+            Self::Unauthenticated => "unauthenticated",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::AccountNotFound => "account_not_found",
+            Self::RouteNotFound => "route_not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::WalletTaken => "wallet_taken",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// An error on its way to the caller.
+#[derive(Debug)]
+pub struct Problem {
+    code: Code,
+    detail: Option<String>,
+}
+
+/// A problem as it is written (RFC 9457, `application/problem+json`).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem, example = json!({
+    "type": "/docs#problem-account_not_found", "title": "There is no such account", "status": 404,
+    "code": "account_not_found", "detail": null
+}))]
+pub struct ProblemBody {
+    /// Names the kind of problem.
+    r#type: String,
+    /// What the kind of problem is, for people.
+    title: &'static str,
+    /// The status again.
+    status: u16,
+    /// Names the kind of problem, for programs. Stable.
+    code: Code,
+    /// What this very problem is, for people.
+    detail: Option<String>,
+}
+
+impl Problem {
+    /// The problem that `code` names.
+    #[must_use]
+    pub const fn new(code: Code) -> Self {
+        Self { code, detail: None }
+    }
+
+    /// Says what this very problem is. `detail` is shown to the caller.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+impl From<Code> for Problem {
+    fn from(code: Code) -> Self {
+        Self::new(code)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::UnknownAccount => Self::new(Code::AccountNotFound),
+            StoreError::WalletTaken => Self::new(Code::WalletTaken),
+            error if error.is_transient() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is not available");
+                Self::new(Code::Unavailable)
+            }
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl Problem {
+    /// A fault of ours: logged here, once; the caller learns nothing of it.
+    #[must_use]
+    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request failed");
+        Self::new(Code::Internal)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.code.http_status();
+        let body = ProblemBody {
+            r#type: format!("/docs#problem-{}", self.code.as_str()),
+            title: self.code.title(),
+            status: status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+        };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.code {
+            Code::Unauthenticated => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Code::Unavailable | Code::Timeout => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+pub(crate) async fn route_not_found() -> Problem {
+    Problem::new(Code::RouteNotFound)
+}
+
+pub(crate) async fn method_not_allowed() -> Problem {
+    Problem::new(Code::MethodNotAllowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_spelled_one_way() {
+        for code in [Code::InvalidJson, Code::AccountNotFound, Code::UnsupportedMediaType, Code::Timeout] {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_tells_the_caller_nothing() {
+        let problem = Problem::from(StoreError::Inconsistent("secret table"));
+        assert_eq!((problem.code, problem.detail), (Code::Internal, None));
+    }
+}

@@ -1,0 +1,243 @@
+//! The devnet's chain: contract, token, plans, and transactions of the demo.
+
+use std::time::Duration;
+
+use alloy::{
+    eips::BlockNumberOrTag,
+    network::{EthereumWallet, TransactionBuilder},
+    primitives::{Address, Bytes, TxHash, U256},
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::types::TransactionRequest,
+    signers::local::PrivateKeySigner,
+};
+use anyhow::{Context as _, ensure};
+use dues_api::clock::{Clock, SystemClock};
+use dues_chain::{
+    contract::{Dues, IDues, interval_unit_number},
+    deploy::{CREATE2_DEPLOYER, SALT, contract_address, create2_calldata},
+};
+use dues_domain::{catalogue::PlanOffer, chain::ChainSource};
+use dues_store::{ChainPlanMapping, Store, StoredPlan};
+use futures::future::try_join_all;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::demo::{DEMO_ACCOUNTS, OPERATOR_KEY};
+
+#[expect(clippy::too_many_arguments, reason = "generated from the token's artifact")]
+mod bindings {
+    alloy::sol!(
+        #[sol(rpc)]
+        #[derive(Debug)]
+        DevUSD,
+        "abi/DevUSD.json"
+    );
+}
+pub(crate) use bindings::DevUSD;
+
+const RECEIPT_POLL: Duration = Duration::from_millis(25);
+const RECEIPT_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is on the chain.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Contracts {
+    pub(crate) source: ChainSource,
+    pub(crate) token: Address,
+    pub(crate) merchant: Address,
+}
+
+/// A plan of the catalogue with its number on the chain.
+#[derive(Debug, Clone)]
+pub(crate) struct SoldPlan {
+    pub(crate) offer: PlanOffer,
+    pub(crate) onchain_id: u32,
+}
+
+/// The chain, with the keys of the operator and of the demo's wallets.
+#[derive(Debug, Clone)]
+pub(crate) struct DevChain {
+    provider: DynProvider,
+    operator: Address,
+    /// Whether blocks come only when they are asked for, until [`go_live`](Self::go_live).
+    ours: bool,
+}
+
+/// The first 16 bytes of the genesis block's hash in hexadecimal: names this very chain.
+pub(crate) async fn genesis(rpc_url: Url) -> anyhow::Result<String> {
+    let provider = ProviderBuilder::new().disable_recommended_fillers().connect_http(rpc_url);
+    let block = provider
+        .get_block_by_number(BlockNumberOrTag::Earliest)
+        .await
+        .context("the chain does not answer")?
+        .context("the chain has no first block")?;
+    Ok(block.header.hash.to_string().trim_start_matches("0x").chars().take(32).collect())
+}
+
+impl DevChain {
+    pub(crate) fn connect(rpc_url: Url, ours: bool) -> anyhow::Result<Self> {
+        let operator: PrivateKeySigner = OPERATOR_KEY.parse()?;
+        let address = operator.address();
+        let mut wallet = EthereumWallet::from(operator);
+        for demo in DEMO_ACCOUNTS {
+            wallet.register_signer(demo.private_key.parse::<PrivateKeySigner>()?);
+        }
+        let provider = ProviderBuilder::new()
+            .with_cached_nonce_management()
+            .wallet(wallet)
+            .connect_http(rpc_url)
+            .erased();
+        provider.client().set_poll_interval(RECEIPT_POLL);
+        Ok(Self { provider, operator: address, ours })
+    }
+
+    /// Puts the contract and the test token where they belong, unless they are there.
+    pub(crate) async fn deploy(&self) -> anyhow::Result<Contracts> {
+        let token_code = &DevUSD::BYTECODE;
+        let (dues, token) = (contract_address(), CREATE2_DEPLOYER.create2_from_code(SALT, token_code));
+        let mut sent = Vec::new();
+        for (address, code) in [(dues, &Dues::BYTECODE), (token, token_code)] {
+            if self.provider.get_code_at(address).await?.is_empty() {
+                sent.push(self.send(self.operator, CREATE2_DEPLOYER, create2_calldata(code)).await?);
+            }
+        }
+        self.confirm(sent).await?;
+        for address in [dues, token] {
+            ensure!(
+                !self.provider.get_code_at(address).await?.is_empty(),
+                "there is no contract at {address}"
+            );
+        }
+        let chain_id = self.provider.get_chain_id().await?;
+        Ok(Contracts { source: ChainSource { chain_id, contract: dues }, token, merchant: self.operator })
+    }
+
+    /// Creates the plans that are not on the chain yet, and records which on-chain plan sells which.
+    pub(crate) async fn create_plans(
+        &self,
+        store: &Store,
+        contracts: Contracts,
+        stored: Vec<StoredPlan>,
+        grace: u32,
+    ) -> anyhow::Result<Vec<SoldPlan>> {
+        let dues = Dues::new(contracts.source.contract, &self.provider);
+        let terms = |offer: &PlanOffer| IDues::PlanTerms {
+            token: contracts.token,
+            price: alloy::primitives::aliases::U96::from(offer.price.amount.get()),
+            payee: contracts.merchant,
+            unit: interval_unit_number(offer.interval.unit),
+            count: offer.interval.count,
+            trial: 0,
+            grace,
+        };
+        let mut sent = Vec::new();
+        for plan in stored.iter().filter(|plan| plan.onchain_plan_id.is_none()) {
+            let call = dues.createPlan(terms(&plan.offer)).calldata().clone();
+            sent.push((plan, self.send(self.operator, contracts.source.contract, call).await?));
+        }
+        self.mine().await?;
+        let mut sold = Vec::new();
+        for (plan, tx) in sent {
+            let receipt = self.receipt(tx).await?;
+            let created = receipt
+                .decoded_log::<Dues::PlanCreated>()
+                .with_context(|| format!("plan {} was not created", plan.offer.key))?;
+            let mapping = ChainPlanMapping { plan: plan.id, onchain_plan_id: created.planId };
+            store.map_plan(contracts.source, mapping).await?;
+            sold.push(SoldPlan { offer: plan.offer.clone(), onchain_id: created.planId });
+        }
+        let known = stored.into_iter().filter_map(|plan| {
+            plan.onchain_plan_id.map(|onchain_id| SoldPlan { offer: plan.offer, onchain_id })
+        });
+        sold.extend(known);
+        sold.sort_by_key(|plan| (plan.offer.tier, plan.offer.price.amount));
+        Ok(sold)
+    }
+
+    /// Balance of the test token.
+    pub(crate) async fn balance(&self, contracts: Contracts, of: Address) -> anyhow::Result<U256> {
+        Ok(DevUSD::new(contracts.token, &self.provider).balanceOf(of).call().await?)
+    }
+
+    /// How many transactions `from` has sent.
+    pub(crate) async fn nonce(&self, from: Address) -> anyhow::Result<u64> {
+        Ok(self.provider.get_transaction_count(from).await?)
+    }
+
+    /// The newest subscription of `payer`.
+    pub(crate) async fn subscription_of(
+        &self,
+        contracts: Contracts,
+        payer: Address,
+    ) -> anyhow::Result<Option<U256>> {
+        let dues = Dues::new(contracts.source.contract, &self.provider);
+        let count = dues.subscriptionCount().call().await?;
+        let all = dues.subscriptions(U256::ONE, count).call().await?;
+        let newest = all.iter().rposition(|subscription| subscription.payer == payer);
+        Ok(newest.map(|index| U256::from(index).saturating_add(U256::ONE)))
+    }
+
+    /// Sends a transaction; [`confirm`](Self::confirm) waits for it.
+    pub(crate) async fn send(&self, from: Address, to: Address, input: Bytes) -> anyhow::Result<TxHash> {
+        let request = TransactionRequest::default().with_from(from).with_to(to).with_input(input);
+        Ok(*self.provider.send_transaction(request).await?.tx_hash())
+    }
+
+    /// Waits until every one of `sent` is in a block and has succeeded.
+    pub(crate) async fn confirm(&self, sent: Vec<TxHash>) -> anyhow::Result<()> {
+        if sent.is_empty() {
+            return Ok(());
+        }
+        self.mine().await?;
+        try_join_all(sent.into_iter().map(|tx| self.receipt(tx))).await?;
+        Ok(())
+    }
+
+    /// Has the next block at `timestamp`, where the chain's clock is ours.
+    pub(crate) async fn set_next_time(&self, timestamp: i64) -> anyhow::Result<()> {
+        if self.ours {
+            let _: serde_json::Value = self.call("evm_setNextBlockTimestamp", (timestamp,)).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the chain's clock follow the machine's, with a block every `block_time` seconds.
+    pub(crate) async fn go_live(&self, block_time: u64) -> anyhow::Result<()> {
+        if self.ours {
+            let _: serde_json::Value = self.call("evm_setTime", (SystemClock.now().timestamp(),)).await?;
+            let _: serde_json::Value = self.call("evm_mine", ()).await?;
+            let _: serde_json::Value = self.call("evm_setIntervalMining", (block_time,)).await?;
+        }
+        Ok(())
+    }
+
+    async fn mine(&self) -> anyhow::Result<()> {
+        if self.ours {
+            let _: serde_json::Value = self.call("evm_mine", ()).await?;
+        }
+        Ok(())
+    }
+
+    async fn call<P, R>(&self, method: &'static str, params: P) -> anyhow::Result<R>
+    where
+        P: alloy::rpc::json_rpc::RpcSend,
+        R: DeserializeOwned + std::fmt::Debug + Send + Sync + Unpin + 'static,
+    {
+        self.provider.raw_request(method.into(), params).await.with_context(|| format!("{method} failed"))
+    }
+
+    async fn receipt(&self, tx: TxHash) -> anyhow::Result<alloy::rpc::types::TransactionReceipt> {
+        let wait = async {
+            loop {
+                if let Some(receipt) = self.provider.get_transaction_receipt(tx).await? {
+                    return anyhow::Ok(receipt);
+                }
+                tokio::time::sleep(RECEIPT_POLL).await;
+            }
+        };
+        let receipt = tokio::time::timeout(RECEIPT_WITHIN, wait)
+            .await
+            .with_context(|| format!("transaction {tx} is in no block after {RECEIPT_WITHIN:?}"))??;
+        ensure!(receipt.status(), "transaction {tx} was reverted");
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,166 @@
+//! What a person sees: the table at the start, then a line per event.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use chrono::{DateTime, Utc};
+use dues_api::clock::{Clock, SystemClock};
+use dues_domain::{
+    catalogue::{Catalogue, Tier},
+    entitlement::{Entitlement, entitlement},
+    ids::AccountId,
+};
+use dues_indexer::{LedgerChange, LedgerChangeKind};
+use dues_store::{Account, Store};
+use tokio::sync::{Notify, mpsc};
+
+use crate::manifest::Manifest;
+
+#[derive(Debug)]
+pub(crate) struct Narrator {
+    store: Store,
+    catalogue: Arc<Catalogue>,
+    manifest: Manifest,
+    path: PathBuf,
+    last: HashMap<AccountId, Answer>,
+}
+
+/// The part of an entitlement that is worth a line when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    tier: Tier,
+    ending: bool,
+    until: Option<DateTime<Utc>>,
+}
+
+impl Narrator {
+    pub(crate) fn new(store: Store, catalogue: Arc<Catalogue>, manifest: Manifest, path: PathBuf) -> Self {
+        Self { store, catalogue, manifest, path, last: HashMap::new() }
+    }
+
+    /// Prints the table and an example to copy.
+    pub(crate) fn introduce(&self) {
+        let m = &self.manifest;
+        let mut text = String::new();
+        let mut row = |name: &str, value: &str| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {name:<12} {value}");
+        };
+        row("API", &m.api_url);
+        row("API docs", &format!("{}/docs", m.api_url));
+        row("API key", &m.api_key);
+        row("chain RPC", &format!("{} (chain id {})", m.rpc_url, m.chain_id));
+        row("contract", &m.contract.to_string());
+        row("token", &format!("{} (a test dollar that anybody may mint)", m.token));
+        row("merchant", &m.merchant.to_string());
+        row("PostgreSQL", &m.database_url);
+        row("all of it in", &self.path.display().to_string());
+        let _ = writeln!(text, "\n  {:<18} {:>16}   on-chain id", "plan", "price");
+        for plan in &m.plans {
+            let _ = writeln!(text, "  {:<18} {:>16}   {}", plan.id, plan.price, plan.onchain_id);
+        }
+        let _ = writeln!(text, "\n  {:<10} {:<36} wallet", "account", "id");
+        for wallet in &m.wallets {
+            let _ = writeln!(text, "  {:<10} {} {}", wallet.external_id, wallet.account_id, wallet.address);
+        }
+        if let (Some(wallet), Some(plan)) = (m.wallets.last(), m.plans.first()) {
+            let reference = wallet.account_id.replace('-', "");
+            let _ = write!(
+                text,
+                "\nTry it: {name} pays for {plan_id} with a wallet, and the API says so a second later.\n
+  export ETH_RPC_URL={rpc} KEY={key}
+  npx cast send --private-key $KEY {token} 'approve(address,uint256)' {contract} 1000000000
+  npx cast send --private-key $KEY {contract} 'subscribe(uint32,bytes32)' {onchain} 0x{reference:0>64}
+  curl -s -H 'Authorization: Bearer {api_key}' {api}/v1/accounts/{id}/entitlements\n
+Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\n\n",
+                name = wallet.external_id,
+                plan_id = plan.id,
+                rpc = m.rpc_url,
+                key = wallet.private_key,
+                token = m.token,
+                contract = m.contract,
+                onchain = plan.onchain_id,
+                api_key = m.api_key,
+                api = m.api_url,
+                id = wallet.account_id,
+            );
+        }
+        print(&format!("\nDues devnet is ready.\n\n{text}"));
+    }
+
+    /// Prints a line per change until there are no more, and tells `changed` of each.
+    pub(crate) async fn follow(
+        &mut self,
+        changes: &mut mpsc::UnboundedReceiver<LedgerChange>,
+        changed: &Notify,
+    ) {
+        while let Some(change) = changes.recv().await {
+            changed.notify_one();
+            if let Err(error) = self.tell(&change).await {
+                tracing::warn!(error = &*error, "a change could not be told");
+            }
+        }
+    }
+
+    async fn tell(&mut self, change: &LedgerChange) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let now = SystemClock.now();
+        let Some(account) = self.store.account(change.account).await? else { return Ok(()) };
+        let name = name(&account);
+        let (time, block, id) = (now.format("%H:%M:%S"), change.block.number, change.onchain_id);
+        let what = match &change.kind {
+            LedgerChangeKind::Subscribed => format!("subscription {id} of {name} began"),
+            LedgerChangeKind::Charged(money) => {
+                format!("payment seen: {name} paid {money} for subscription {id}")
+            }
+            LedgerChangeKind::ChargeFailed(reason) => {
+                format!("charge of subscription {id} of {name} failed: {reason:?}")
+            }
+            LedgerChangeKind::CancelScheduled => {
+                format!("subscription {id} of {name} will end with its paid period")
+            }
+            LedgerChangeKind::Cancelled => format!("subscription {id} of {name} was ended"),
+            LedgerChangeKind::Resumed => format!("subscription {id} of {name} goes on"),
+            LedgerChangeKind::Reorganised => {
+                format!(
+                    "the chain was reorganised above this block: events of subscription {id} of {name} are gone"
+                )
+            }
+        };
+        print(&format!("{time}  block {block:<6} {what}\n"));
+
+        let facts = self.store.subscription_facts(account.id).await?;
+        let answer = Answer::from(&entitlement(&facts, account.created_at, &self.catalogue, now)?);
+        let before = self.last.insert(account.id, answer);
+        if before != Some(answer) {
+            let until = answer
+                .until
+                .map_or_else(String::new, |at| format!(" until {}", at.format("%Y-%m-%d %H:%M UTC")));
+            let ending = if answer.ending { ", then it ends" } else { "" };
+            let tier = answer.tier.as_str().to_uppercase();
+            print(&format!("{time}  {:<12} entitlement changed: {name} is {tier}{until}{ending}\n", ""));
+        }
+        Ok(())
+    }
+}
+
+impl From<&Entitlement> for Answer {
+    fn from(entitlement: &Entitlement) -> Self {
+        let Entitlement { tier, cancel_at_period_end, valid_until, .. } = entitlement;
+        Self { tier: *tier, ending: *cancel_at_period_end, until: *valid_until }
+    }
+}
+
+fn name(account: &Account) -> String {
+    account.external_id.clone().unwrap_or_else(|| format!("an unknown wallet's account {}", account.id))
+}
+
+/// To the terminal; a closed one is no reason to stop.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,138 @@
+//! Dues itself: the indexer and the API, in this process.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use dues_api::{
+    AppState,
+    auth::ApiKeySecret,
+    clock::{Clock, SystemClock},
+    readiness::Probe,
+};
+use dues_chain::source::RpcSource;
+use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
+use dues_store::{Actor, NewApiKey, Scope, Store};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{DevnetOptions, chain::Contracts, services::Services};
+
+/// The chain is on this machine: looking at it is cheap.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
+const KEY_NAME: &str = "devnet";
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    changes: mpsc::UnboundedReceiver<LedgerChange>,
+    pub(crate) api: SocketAddr,
+    shutdown: CancellationToken,
+    indexer: JoinHandle<anyhow::Result<()>>,
+    serving: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Server {
+    /// Starts both, and returns when the ledger has everything that the chain has.
+    pub(crate) async fn start(
+        options: &DevnetOptions,
+        services: &Services,
+        contracts: Contracts,
+        listener: TcpListener,
+    ) -> anyhow::Result<Self> {
+        let shutdown = CancellationToken::new();
+        let store = services.store().clone();
+        let rpc = RpcSource::new(services.rpc_url().clone(), contracts.source)?;
+        let config = IndexerConfig {
+            source: contracts.source,
+            merchant: contracts.merchant,
+            start_block: 0,
+            finality: FinalityPolicy::Depth(options.finality_depth),
+            poll_interval: POLL_INTERVAL,
+            assets: HashMap::from([(contracts.token, options.asset.clone())]),
+        };
+        let (observer, changes) = mpsc::unbounded_channel();
+        let indexer = Indexer::new(store.clone(), rpc, config).on_change(move |change| {
+            // Nobody listens any more only while everything stops.
+            let _ = observer.send(change);
+        });
+        let mut health = indexer.health();
+        let probe = Probe { name: "indexer", state: indexer.readiness() };
+        let mut indexer = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { indexer.run(shutdown).await.context("the indexer stopped") }
+        });
+
+        let state = AppState {
+            store,
+            catalogue: Arc::new(options.catalogue.clone()),
+            clock: Arc::new(SystemClock),
+            probes: Arc::from([probe]),
+        };
+        let api = listener.local_addr()?;
+        let serving = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move {
+                dues_api::serve(listener, dues_api::router(state), shutdown).await.context("the API stopped")
+            }
+        });
+        let caught_up =
+            tokio::time::timeout(CATCH_UP_WITHIN, health.wait_for(dues_indexer::IndexerHealth::is_caught_up));
+        tokio::select! {
+            outcome = caught_up => { outcome.context("the ledger did not catch up with the chain")??; }
+            ended = &mut indexer => return Err(ended_early(ended)),
+        }
+        Ok(Self { changes, api, shutdown, indexer, serving })
+    }
+
+    /// What the ledger went through, and the error of a part that has ended by itself.
+    pub(crate) fn watch(&mut self) -> (&mut mpsc::UnboundedReceiver<LedgerChange>, Failure<'_>) {
+        (&mut self.changes, Failure { indexer: &mut self.indexer, serving: &mut self.serving })
+    }
+
+    /// Lets requests that are under way finish, and the indexer its step.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        for task in [self.indexer, self.serving] {
+            if !task.is_finished() {
+                let _ = task.await;
+            }
+        }
+    }
+}
+
+/// Waits for the indexer or the API to end by itself.
+pub(crate) struct Failure<'a> {
+    indexer: &'a mut JoinHandle<anyhow::Result<()>>,
+    serving: &'a mut JoinHandle<anyhow::Result<()>>,
+}
+
+impl Failure<'_> {
+    pub(crate) async fn wait(self) -> anyhow::Error {
+        tokio::select! {
+            ended = self.indexer => ended_early(ended),
+            ended = self.serving => ended_early(ended),
+        }
+    }
+}
+
+fn ended_early(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow!("a part ended by itself"),
+        Ok(Err(error)) => error,
+        Err(error) => error.into(),
+    }
+}
+
+/// A key for everything, in place of the one of the last start.
+pub(crate) async fn issue_key(store: &Store) -> anyhow::Result<ApiKeySecret> {
+    store.revoke_api_keys(KEY_NAME, SystemClock.now()).await?;
+    let secret = ApiKeySecret::generate()?;
+    let key = NewApiKey {
+        name: KEY_NAME.into(),
+        hash: secret.hash(),
+        scopes: Scope::ALL.to_vec(),
+        expires_at: None,
+    };
+    store.create_api_key(&key, Actor::Operator).await?;
+    Ok(secret)
+}

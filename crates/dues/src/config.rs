@@ -1,0 +1,373 @@
+//! The configuration: `dues.toml` with its defaults, and the environment.
+
+mod sections;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::Path,
+    time::Duration,
+};
+
+use ::config::{Environment, File, FileFormat};
+use alloy_primitives::Address;
+use anyhow::{Context as _, bail};
+use dues_chain::deploy::contract_address;
+use dues_domain::{
+    calendar::{Interval, IntervalUnit},
+    catalogue::{Catalogue, PlanOffer, Quota, Tier, TierTerms},
+    chain::ChainSource,
+    ids::PlanKey,
+    money::{Asset, BaseUnits, Money},
+};
+use dues_indexer::{FinalityPolicy, IndexerConfig};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
+pub(crate) use sections::{DatabaseSection, LogFormat, LogSection, ServerSection};
+
+/// Every setting with its default: the commented file at the root of the repository.
+const DEFAULTS: &str = include_str!("../../../dues.toml");
+const FILE: &str = "dues.toml";
+
+/// The configuration, checked.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) server: ServerSection,
+    pub(crate) database: DatabaseSection,
+    pub(crate) log: LogSection,
+    pub(crate) chains: BTreeMap<String, Chain>,
+    pub(crate) asset: Asset,
+    pub(crate) catalogue: Catalogue,
+}
+
+/// A chain to be mirrored.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// The node. It may hold a provider's key.
+    pub(crate) rpc_url: SecretString,
+    /// The token that stands for the catalogue's currency.
+    pub(crate) token: Address,
+    /// What the indexer is to do.
+    pub(crate) indexer: IndexerConfig,
+}
+
+impl Chain {
+    /// The node's URL.
+    pub(crate) fn rpc_url(&self) -> anyhow::Result<Url> {
+        // Checked when the configuration was read.
+        self.rpc_url.expose_secret().parse().context("an RPC URL is not valid")
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, fault: impl fmt::Display) {
+        self.0.push(fault.to_string());
+    }
+
+    /// The value, or its fault noted.
+    fn take<T, E: fmt::Display>(&mut self, at: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|error| self.add(format_args!("{at}: {error}"))).ok()
+    }
+
+    fn report(self) -> anyhow::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        bail!("the configuration is not valid:\n  - {}", self.0.join("\n  - "))
+    }
+}
+
+impl Config {
+    /// Reads the defaults, `file` (or `dues.toml` where there is one) and the environment, in that order.
+    ///
+    /// # Errors
+    /// Every fault together.
+    pub(crate) fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        let text = match file {
+            Some(path) => Some(
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            ),
+            None => match std::fs::read_to_string(FILE) {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error).with_context(|| format!("cannot read {FILE}")),
+            },
+        };
+        Self::parse(text.as_deref(), None)
+    }
+
+    /// As [`load`](Self::load), with the file's text and, for tests, the environment given.
+    fn parse(text: Option<&str>, environment: Option<HashMap<String, String>>) -> anyhow::Result<Self> {
+        let mut faults = Faults::default();
+        if let Some(text) = text {
+            refuse_secrets(text, &mut faults)?;
+        }
+        let mut layers = ::config::Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        if let Some(text) = text {
+            layers = layers.add_source(File::from_str(text, FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix("DUES")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .source(environment);
+        let root: Root = layers
+            .add_source(environment)
+            .build()
+            .and_then(::config::Config::try_deserialize)
+            .context("the configuration cannot be read")?;
+        Self::check(root, faults)
+    }
+
+    fn check(root: Root, mut faults: Faults) -> anyhow::Result<Self> {
+        let asset = Asset { code: root.catalogue.currency, exponent: root.catalogue.exponent };
+        if root.database.max_connections == 0 {
+            faults.add("database.max_connections: at least 1 is needed");
+        }
+        let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
+        let mut chains = BTreeMap::new();
+        for (name, section) in root.chains {
+            if let Some(chain) = chain(&name, section, &asset, &mut faults) {
+                chains.insert(name, chain);
+            }
+        }
+        faults.report()?;
+        let catalogue = catalogue.context("the catalogue is not valid")?;
+        Ok(Self { server: root.server, database: root.database, log: root.log, chains, asset, catalogue })
+    }
+
+    /// In one line.
+    pub(crate) fn summary(&self) -> String {
+        let chains: Vec<_> = self.chains.keys().map(String::as_str).collect();
+        let chains = if chains.is_empty() { "none".to_owned() } else { chains.join(", ") };
+        let database = if self.database.url.is_some() { "a server of yours" } else { "its own PostgreSQL" };
+        format!("{} plans; chains: {chains}; database: {database}", self.catalogue.plans().count())
+    }
+}
+
+/// A password in a file ends up in backups and repositories.
+fn refuse_secrets(text: &str, faults: &mut Faults) -> anyhow::Result<()> {
+    // toml's own error quotes the offending line, which may be the very secret.
+    let file: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        anyhow::anyhow!("the configuration file is not TOML: {}", error.message())
+    })?;
+    if file.get("database").and_then(|section| section.get("url")).is_some() {
+        faults.add("database.url: belongs into the environment, as DUES__DATABASE__URL");
+    }
+    for (name, section) in file.get("chains").and_then(toml::Value::as_table).into_iter().flatten() {
+        if section.get("rpc_url").is_some() {
+            let variable = name.to_uppercase();
+            faults.add(format_args!(
+                "chains.{name}.rpc_url: belongs into the environment, as DUES__CHAINS__{variable}__RPC_URL"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn catalogue(
+    tiers: BTreeMap<Tier, sections::TierSection>,
+    plans: BTreeMap<String, PlanSection>,
+    asset: &Asset,
+    faults: &mut Faults,
+) -> Option<Catalogue> {
+    let tiers = tiers
+        .into_iter()
+        .map(|(tier, section)| {
+            let quota = |setting, meter: &str, faults: &mut Faults| match setting {
+                QuotaSetting::Limit(limit) => Quota::Limited(limit),
+                QuotaSetting::Word(word) if word == "unlimited" => Quota::Unlimited,
+                QuotaSetting::Word(_) => {
+                    faults.add(format_args!("tiers.{tier}.{meter}: a number or \"unlimited\" is needed"));
+                    Quota::Limited(0)
+                }
+            };
+            let (requests, tokens) =
+                (quota(section.requests, "requests", faults), quota(section.tokens, "tokens", faults));
+            (tier, TierTerms { requests, tokens, features: section.features })
+        })
+        .collect();
+    let mut offers = BTreeMap::new();
+    for (name, section) in plans {
+        let at = |field: &str| format!("plans.{name}{field}");
+        let key = faults.take(&at(""), name.parse::<PlanKey>());
+        let amount = faults.take(&at(".price"), BaseUnits::from_decimal(section.price, asset.exponent));
+        let interval = faults.take(&at(".interval"), parse_interval(&section.interval));
+        if let (Some(key), Some(amount), Some(interval)) = (key, amount, interval) {
+            let price = Money { amount, asset: asset.clone() };
+            offers.insert(key.clone(), PlanOffer { key, tier: section.tier, price, interval });
+        }
+    }
+    match Catalogue::new(tiers, offers) {
+        Ok(catalogue) => Some(catalogue),
+        Err(found) => {
+            for fault in found {
+                faults.add(fault);
+            }
+            None
+        }
+    }
+}
+
+fn parse_interval(text: &str) -> Result<Interval, &'static str> {
+    const FORM: &str = "\"month\", \"year\", or a number of days or months is needed, as in \"30 days\"";
+    let (count, unit) = match text.split_once(' ') {
+        Some((count, unit)) => (count.parse().map_err(|_| FORM)?, unit.trim_end_matches('s')),
+        None => (1, text),
+    };
+    match (count, unit) {
+        (0, _) => Err("an interval of nothing"),
+        (count, "day") => Ok(Interval { unit: IntervalUnit::Day, count }),
+        (count, "month") => Ok(Interval { unit: IntervalUnit::Month, count }),
+        (count, "year") => {
+            let months = count.checked_mul(12).ok_or("too many years")?;
+            Ok(Interval { unit: IntervalUnit::Month, count: months })
+        }
+        _ => Err(FORM),
+    }
+}
+
+fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) -> Option<Chain> {
+    let rpc_url = section.rpc_url.or_else(|| {
+        faults.add(format_args!(
+            "chains.{name}.rpc_url: is missing; give DUES__CHAINS__{}__RPC_URL",
+            name.to_uppercase()
+        ));
+        None
+    });
+    let rpc_url = rpc_url.filter(|url| {
+        let http =
+            url.expose_secret().parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+        if !http {
+            faults.add(format_args!("chains.{name}.rpc_url: is no http or https URL"));
+        }
+        http
+    });
+    let finality = match section.finality {
+        FinalitySetting::Depth(depth) => Some(FinalityPolicy::Depth(depth)),
+        FinalitySetting::Named(word) => match word.as_str() {
+            "safe" => Some(FinalityPolicy::Safe),
+            "finalized" => Some(FinalityPolicy::Finalized),
+            _ => {
+                faults.add(format_args!(
+                    "chains.{name}.finality: \"finalized\", \"safe\" or a number of blocks is needed"
+                ));
+                None
+            }
+        },
+    };
+    if section.poll_interval_ms == 0 {
+        faults.add(format_args!("chains.{name}.poll_interval_ms: at least 1 is needed"));
+    }
+    let source = ChainSource {
+        chain_id: section.chain_id,
+        contract: section.contract.unwrap_or_else(contract_address),
+    };
+    Some(Chain {
+        rpc_url: rpc_url?,
+        token: section.token,
+        indexer: IndexerConfig {
+            source,
+            merchant: section.merchant,
+            start_block: section.start_block,
+            finality: finality?,
+            poll_interval: Duration::from_millis(section.poll_interval_ms),
+            assets: HashMap::from([(section.token, asset.clone())]),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, environment: &[(&str, &str)]) -> anyhow::Result<Config> {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Config::parse(Some(text), Some(environment))
+    }
+
+    const CHAIN: &str = "[chains.base]\nchain_id = 8453\n\
+        merchant = \"0x70997970C51812dc3A010C7d01b50e0d17dc79C8\"\n\
+        token = \"0x70997970C51812dc3A010C7d01b50e0d17dc79C8\"\n";
+
+    #[test]
+    fn the_defaults_are_valid_and_hold_the_whole_catalogue() {
+        let config = parse("", &[]).unwrap();
+        assert_eq!(config.catalogue.plans().count(), 6);
+        assert_eq!(config.catalogue.terms(Tier::Enterprise).requests, Quota::Unlimited);
+        let month = config.catalogue.plans().find(|plan| plan.key.as_str() == "basic-month").unwrap();
+        assert_eq!(month.price.amount.get(), 29_990_000);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+        let config = parse(
+            &format!("[server]\nlisten = \"127.0.0.1:1\"\n{CHAIN}"),
+            &[
+                ("DUES__SERVER__LISTEN", "127.0.0.1:2"),
+                ("DUES__CHAINS__BASE__RPC_URL", "http://127.0.0.1:8545"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.server.listen.port(), 2);
+        let chain = &config.chains["base"];
+        assert_eq!(chain.indexer.finality, FinalityPolicy::Finalized);
+        assert_eq!(chain.indexer.source.contract, contract_address());
+    }
+
+    #[test]
+    fn all_faults_are_reported_together() {
+        let text = format!(
+            "[database]\nmax_connections = 0\nurl = \"postgres://u:hunter2@h/d\"\n\
+             [plans.basic-month]\nprice = \"0.0000001\"\n[plans.basic-year]\ninterval = \"fortnight\"\n\
+             [tiers.free]\nrequests = \"lots\"\n{CHAIN}finality = \"soon\"\n"
+        );
+        let error = format!("{:#}", parse(&text, &[]).unwrap_err());
+        for part in [
+            "database.max_connections",
+            "database.url: belongs into the environment",
+            "plans.basic-month.price",
+            "plans.basic-year.interval",
+            "tiers.free.requests",
+            "chains.base.rpc_url: is missing",
+            "chains.base.finality",
+        ] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(format!("{:#}", parse("[server]\nlissen = 1\n", &[]).unwrap_err()).contains("lissen"));
+    }
+
+    #[test]
+    fn secrets_never_show_in_the_debug_form() {
+        let config = parse(
+            CHAIN,
+            &[
+                ("DUES__CHAINS__BASE__RPC_URL", "https://node.example/v2/hunter2"),
+                ("DUES__DATABASE__URL", "postgres://dues:hunter2@localhost/dues"),
+            ],
+        )
+        .unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn intervals_are_read_as_people_write_them() {
+        assert_eq!(parse_interval("month"), Ok(Interval::MONTH));
+        assert_eq!(parse_interval("year"), Ok(Interval::YEAR));
+        assert_eq!(parse_interval("30 days"), Ok(Interval { unit: IntervalUnit::Day, count: 30 }));
+        for bad in ["", "0 days", "week", "-1 days", "9999 years"] {
+            assert!(parse_interval(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The sections of `dues.toml` as they are written; see there for what each key means.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+};
+
+use alloy_primitives::Address;
+use dues_domain::catalogue::Tier;
+use rust_decimal::Decimal;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Root {
+    pub(super) server: ServerSection,
+    pub(super) database: DatabaseSection,
+    pub(super) log: LogSection,
+    #[serde(default)]
+    pub(super) chains: BTreeMap<String, ChainSection>,
+    pub(super) catalogue: CatalogueSection,
+    pub(super) tiers: BTreeMap<Tier, TierSection>,
+    pub(super) plans: BTreeMap<String, PlanSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerSection {
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DatabaseSection {
+    pub(crate) url: Option<SecretString>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) max_connections: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogSection {
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChainSection {
+    pub(super) rpc_url: Option<SecretString>,
+    pub(super) chain_id: u64,
+    pub(super) merchant: Address,
+    pub(super) contract: Option<Address>,
+    pub(super) token: Address,
+    #[serde(default)]
+    pub(super) start_block: u64,
+    #[serde(default)]
+    pub(super) finality: FinalitySetting,
+    #[serde(default = "one_second")]
+    pub(super) poll_interval_ms: u64,
+}
+
+const fn one_second() -> u64 {
+    1000
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum FinalitySetting {
+    Depth(u64),
+    Named(String),
+}
+
+impl Default for FinalitySetting {
+    fn default() -> Self {
+        Self::Named("finalized".into())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CatalogueSection {
+    pub(super) currency: String,
+    pub(super) exponent: u8,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TierSection {
+    pub(super) requests: QuotaSetting,
+    pub(super) tokens: QuotaSetting,
+    pub(super) features: BTreeSet<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum QuotaSetting {
+    Limit(u64),
+    Word(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanSection {
+    pub(super) tier: Tier,
+    #[serde(with = "rust_decimal::serde::str")]
+    pub(super) price: Decimal,
+    pub(super) interval: String,
+}
