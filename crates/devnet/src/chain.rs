@@ -116,9 +116,10 @@ impl DevChain {
         &self,
         store: &Store,
         contracts: Contracts,
-        stored: Vec<StoredPlan>,
+        mut stored: Vec<StoredPlan>,
         grace: u32,
     ) -> anyhow::Result<Vec<SoldPlan>> {
+        stored.sort_by_key(|plan| (plan.offer.tier, plan.offer.price.amount));
         let dues = Dues::new(contracts.source.contract, &self.provider);
         let terms = |offer: &PlanOffer| IDues::PlanTerms {
             token: contracts.token,

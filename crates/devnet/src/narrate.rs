@@ -1,7 +1,7 @@
 //! What a person sees: the table at the start, then a line per event.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt::Write as _,
     io::{self, Write as _},
     path::PathBuf,
@@ -93,46 +93,50 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
         print(&format!("\nDues devnet is ready.\n\n{text}"));
     }
 
-    /// Prints a line per change until there are no more, and tells `changed` of each.
+    /// Prints a line per change until there are no more, and tells `changed` of them.
     pub(crate) async fn follow(
         &mut self,
         changes: &mut mpsc::UnboundedReceiver<LedgerChange>,
         changed: &Notify,
     ) {
-        while let Some(change) = changes.recv().await {
+        let mut together = Vec::new();
+        while changes.recv_many(&mut together, 100).await > 0 {
             changed.notify_one();
-            if let Err(error) = self.tell(&change).await {
+            if let Err(error) = self.tell(&together).await {
                 tracing::warn!(error = &*error, "a change could not be told");
             }
+            together.clear();
         }
     }
 
-    async fn tell(&mut self, change: &LedgerChange) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// First what happened, then what came of it.
+    async fn tell(
+        &mut self,
+        changes: &[LedgerChange],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let now = SystemClock.now();
-        let Some(account) = self.store.account(change.account).await? else { return Ok(()) };
-        let name = name(&account);
-        let (time, block, id) = (now.format("%H:%M:%S"), change.block.number, change.onchain_id);
-        let what = match &change.kind {
-            LedgerChangeKind::Subscribed => format!("subscription {id} of {name} began"),
-            LedgerChangeKind::Charged(money) => {
-                format!("payment seen: {name} paid {money} for subscription {id}")
-            }
-            LedgerChangeKind::ChargeFailed(reason) => {
-                format!("charge of subscription {id} of {name} failed: {reason:?}")
-            }
-            LedgerChangeKind::CancelScheduled => {
-                format!("subscription {id} of {name} will end with its paid period")
-            }
-            LedgerChangeKind::Cancelled => format!("subscription {id} of {name} was ended"),
-            LedgerChangeKind::Resumed => format!("subscription {id} of {name} goes on"),
-            LedgerChangeKind::Reorganised => {
-                format!(
-                    "the chain was reorganised above this block: events of subscription {id} of {name} are gone"
-                )
-            }
-        };
-        print(&format!("{time}  block {block:<6} {what}\n"));
+        let mut accounts = BTreeMap::new();
+        for change in changes {
+            let Some(account) = self.store.account(change.account).await? else { continue };
+            print(&format!(
+                "{}  block {:<6} {}\n",
+                now.format("%H:%M:%S"),
+                change.block.number,
+                event(change, &account)
+            ));
+            accounts.insert(account.id, account);
+        }
+        for account in accounts.values() {
+            self.tell_entitlement(account, now).await?;
+        }
+        Ok(())
+    }
 
+    async fn tell_entitlement(
+        &mut self,
+        account: &Account,
+        now: DateTime<Utc>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let facts = self.store.subscription_facts(account.id).await?;
         let answer = Answer::from(&entitlement(&facts, account.created_at, &self.catalogue, now)?);
         let before = self.last.insert(account.id, answer);
@@ -142,6 +146,7 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
                 .map_or_else(String::new, |at| format!(" until {}", at.format("%Y-%m-%d %H:%M UTC")));
             let ending = if answer.ending { ", then it ends" } else { "" };
             let tier = answer.tier.as_str().to_uppercase();
+            let (time, name) = (now.format("%H:%M:%S"), name(account));
             print(&format!("{time}  {:<12} entitlement changed: {name} is {tier}{until}{ending}\n", ""));
         }
         Ok(())
@@ -152,6 +157,29 @@ impl From<&Entitlement> for Answer {
     fn from(entitlement: &Entitlement) -> Self {
         let Entitlement { tier, cancel_at_period_end, valid_until, .. } = entitlement;
         Self { tier: *tier, ending: *cancel_at_period_end, until: *valid_until }
+    }
+}
+
+fn event(change: &LedgerChange, account: &Account) -> String {
+    let (id, name) = (change.onchain_id, name(account));
+    match &change.kind {
+        LedgerChangeKind::Subscribed => format!("subscription {id} of {name} began"),
+        LedgerChangeKind::Charged(money) => {
+            format!("payment seen: {name} paid {money} for subscription {id}")
+        }
+        LedgerChangeKind::ChargeFailed(reason) => {
+            format!("charge of subscription {id} of {name} failed: {reason:?}")
+        }
+        LedgerChangeKind::CancelScheduled => {
+            format!("subscription {id} of {name} will end with its paid period")
+        }
+        LedgerChangeKind::Cancelled => format!("subscription {id} of {name} was ended"),
+        LedgerChangeKind::Resumed => format!("subscription {id} of {name} goes on"),
+        LedgerChangeKind::Reorganised => {
+            format!(
+                "the chain was reorganised above this block: events of subscription {id} of {name} are gone"
+            )
+        }
     }
 }
 

@@ -1,12 +1,13 @@
-//! `with-postgres -- CMD ARGS…`: runs a command with a scratch PostgreSQL beside it.
+//! `with-postgres [--migrations DIR] -- CMD ARGS…`: runs a command with a scratch PostgreSQL beside it.
 //!
-//! The command finds an empty database in `DATABASE_URL` and `DUES_TEST_DATABASE_URL`. Everything is removed
-//! afterwards, and the command's exit code is this program's.
+//! The command finds a database in `DATABASE_URL` and `DUES_TEST_DATABASE_URL`: empty, or with the schema of the
+//! migrations in DIR. Everything is removed afterwards, and the command's exit code is this program's.
 
 use std::{
     env,
     fs::Permissions,
     os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
 };
 
@@ -14,18 +15,24 @@ use anyhow::Context as _;
 use dues_embedded::{Durability, Postgres, PostgresOptions, Signal, spawn_bound, tools};
 use nix::{sys::signal, unistd::Pid};
 use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{Connection as _, PgConnection, migrate::Migrator};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal as on},
 };
 
-const USAGE: &str = "usage: with-postgres -- CMD [ARGS…]";
+const USAGE: &str = "usage: with-postgres [--migrations DIR] -- CMD [ARGS…]";
 /// Test processes run side by side, each with a pool per test.
 const MAX_CONNECTIONS: &str = "400";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let mut arguments = env::args_os().skip(1).skip_while(|argument| argument == "--");
+    let mut arguments = env::args_os().skip(1).peekable();
+    let migrations = match arguments.next_if(|argument| argument == "--migrations") {
+        Some(_) => Some(PathBuf::from(arguments.next().context(USAGE)?)),
+        None => None,
+    };
+    let mut arguments = arguments.skip_while(|argument| argument == "--");
     let program = arguments.next().context(USAGE)?;
     let mut command = Command::new(program);
     command.args(arguments);
@@ -43,15 +50,24 @@ async fn main() -> anyhow::Result<ExitCode> {
     })
     .await?;
     let base = postgres.base_dir().to_owned();
-    let result = beside(command, postgres).await;
+    let result = beside(command, migrations.as_deref(), postgres).await;
     if base != dir.path() {
         std::fs::remove_dir_all(&base).with_context(|| format!("cannot remove {}", base.display()))?;
     }
     Ok(exit_code(result?))
 }
 
-async fn beside(command: Command, mut postgres: Postgres) -> anyhow::Result<ExitStatus> {
+async fn beside(
+    command: Command,
+    migrations: Option<&Path>,
+    mut postgres: Postgres,
+) -> anyhow::Result<ExitStatus> {
     let url = postgres.create_database("scratch").await?;
+    if let Some(dir) = migrations {
+        let mut connection = PgConnection::connect(url.expose_secret()).await?;
+        Migrator::new(dir).await?.run(&mut connection).await?;
+        connection.close().await?;
+    }
     let result = tokio::select! {
         status = run(command, &url) => status,
         error = postgres.wait() => return Err(error.into()),

@@ -1,6 +1,6 @@
 //! `dues run`, `dues api` and `dues index`: the parts of the service, together or each alone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use dues_api::{AppState, clock::SystemClock, readiness::Probe};
@@ -15,6 +15,9 @@ use crate::{
     config::{Chain, Config},
     shutdown,
 };
+
+/// How long to wait for a node that does not answer at boot.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What one process does.
 #[derive(Debug, Clone, Copy)]
@@ -57,23 +60,12 @@ async fn serve(
     let mut tasks = JoinSet::new();
     let mut probes = Vec::new();
     if parts.indexer {
-        for (name, chain) in &config.chains {
+        for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
-            let indexer = indexer(name, chain, store, config.asset.exponent).await?;
+            let rpc = RpcSource::new(chain.rpc_url()?, chain.indexer.source)?;
+            let indexer = Indexer::new(store.clone(), rpc, chain.indexer.clone());
             probes.push(Probe { name: "indexer", state: indexer.readiness() });
-            let (name, shutdown) = (name.clone(), shutdown.clone());
-            tasks.spawn(async move {
-                // The API keeps answering from what is in the ledger; `/readyz` says what happened.
-                if let Err(error) = indexer.run(shutdown.clone()).await {
-                    tracing::error!(
-                        chain = name,
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "indexing stopped"
-                    );
-                    shutdown.cancelled().await;
-                }
-                anyhow::Ok(())
-            });
+            tasks.spawn(index(name, chain, config.asset.exponent, indexer, parts, shutdown.clone()));
         }
     }
     if parts.api {
@@ -96,14 +88,51 @@ async fn serve(
     Ok(())
 }
 
-async fn indexer(name: &str, chain: &Chain, store: &Store, exponent: u8) -> anyhow::Result<Indexer> {
-    let decimals = source::token_decimals(chain.rpc_url()?, chain.token)
-        .await
-        .with_context(|| format!("the token of chain {name} does not say its decimals"))?;
+/// Indexes one chain until `shutdown`. Where that fails for good, an API in the same process goes on answering
+/// from what is in the ledger, and `/readyz` says what happened; without one, the process ends.
+async fn index(
+    name: String,
+    chain: Chain,
+    exponent: u8,
+    indexer: Indexer,
+    parts: Parts,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let indexed = async {
+        tokio::select! {
+            checked = check_token(&chain, exponent) => checked?,
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        Ok(indexer.run(shutdown.clone()).await?)
+    };
+    let indexed: anyhow::Result<()> = indexed.await;
+    if let Err(error) = indexed {
+        if !parts.api {
+            return Err(error.context(format!("indexing of chain {name} stopped")));
+        }
+        tracing::error!(chain = name, error = format!("{error:#}"), "indexing stopped");
+        shutdown.cancelled().await;
+    }
+    Ok(())
+}
+
+/// A token whose decimals are not those of the prices would be charged a wrong amount by some power of ten.
+async fn check_token(chain: &Chain, exponent: u8) -> anyhow::Result<()> {
+    let decimals = loop {
+        match source::token_decimals(chain.rpc_url()?, chain.token).await {
+            Ok(decimals) => break decimals,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the token does not say its decimals"
+                );
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+        }
+    };
     ensure!(
         decimals == exponent,
-        "the token of chain {name} has {decimals} decimals, the catalogue's prices have {exponent}"
+        "the token has {decimals} decimals, the catalogue's prices have {exponent}"
     );
-    let rpc = RpcSource::new(chain.rpc_url()?, chain.indexer.source)?;
-    Ok(Indexer::new(store.clone(), rpc, chain.indexer.clone()))
+    Ok(())
 }
