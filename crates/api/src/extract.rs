@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 
 use crate::problem::{Code, Problem};
 
+/// What axum puts before serde's text, which names a Rust type's role and helps no caller.
+const AXUM_PREFIX: &str = "Failed to deserialize the JSON body into the target type: ";
+
 /// A JSON body.
 #[derive(Debug)]
 pub(crate) struct Body<T>(pub(crate) T);
@@ -23,7 +26,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             match rejection {
                 // serde's text names fields and positions of what the caller sent, nothing of ours.
                 JsonRejection::JsonDataError(error) => {
-                    Problem::new(Code::InvalidBody).with_detail(error.body_text())
+                    let text = error.body_text();
+                    Problem::new(Code::InvalidBody).with_detail(text.trim_start_matches(AXUM_PREFIX))
                 }
                 JsonRejection::JsonSyntaxError(_) => Problem::new(Code::InvalidJson),
                 JsonRejection::MissingJsonContentType(_) => Problem::new(Code::UnsupportedMediaType),

@@ -46,7 +46,7 @@ pub struct AppState {
 /// Every endpoint, in one list.
 fn endpoints() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(e::accounts_upsert::upsert_account))
+        .routes(routes!(e::accounts_upsert::upsert_account, e::accounts_find::find_account))
         .routes(routes!(e::accounts_get::get_account))
         .routes(routes!(e::wallets_link::link_wallet))
         .routes(routes!(e::entitlements_get::get_entitlements))

@@ -9,7 +9,7 @@ use utoipa::{
 #[openapi(
     info(
         title = "Dues",
-        description = "Subscriptions and metered usage, paid on chain or by card. \
+        description = "Subscriptions that are paid on chain, and what they entitle to. \
                        `/v1` is for the platform's servers, with an API key as bearer token. \
                        Errors are RFC 9457 problems with a stable `code`; instants are RFC 3339 in UTC; \
                        amounts are decimal strings beside their base units.",

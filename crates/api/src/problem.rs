@@ -124,11 +124,11 @@ pub struct Problem {
 /// A problem as it is written (RFC 9457, `application/problem+json`).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem, example = json!({
-    "type": "/docs#problem-account_not_found", "title": "There is no such account", "status": 404,
+    "type": "urn:dues:problem:account_not_found", "title": "There is no such account", "status": 404,
     "code": "account_not_found", "detail": null
 }))]
 pub struct ProblemBody {
-    /// Names the kind of problem.
+    /// Names the kind of problem; stable, and not an address to open.
     r#type: String,
     /// What the kind of problem is, for people.
     title: &'static str,
@@ -188,7 +188,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.code.http_status();
         let body = ProblemBody {
-            r#type: format!("/docs#problem-{}", self.code.as_str()),
+            r#type: format!("urn:dues:problem:{}", self.code.as_str()),
             title: self.code.title(),
             status: status.as_u16(),
             code: self.code,

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 
-/// Subscriptions and metered usage, paid on chain: a self-hosted payments stack.
+/// Subscriptions paid on chain, and what they entitle to: a self-hosted payments stack.
 #[derive(Debug, Parser)]
 #[command(name = "dues", version)]
 struct Cli {

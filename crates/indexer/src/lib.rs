@@ -98,11 +98,23 @@ pub enum LedgerChangeKind {
     Reorganised,
 }
 
+/// What an indexer does at the moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It has not looked at the chain yet, or has lost the lead to a failure.
+    #[default]
+    Starting,
+    /// Another process writes; this one takes over when that one ends.
+    Standby,
+    /// It writes.
+    Leading,
+}
+
 /// How the indexer is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IndexerHealth {
-    /// Whether this process is the one that writes.
-    pub leads: bool,
+    /// What it does.
+    pub role: Role,
     /// The last block in the ledger.
     pub checkpoint: Option<u64>,
     /// The node's head when it was last looked at.
@@ -115,7 +127,8 @@ impl IndexerHealth {
     fn readiness(&self) -> Result<(), String> {
         match self {
             Self { problem: Some(problem), .. } => Err(problem.clone()),
-            Self { leads: false, .. } => Err("stands by: another process indexes".into()),
+            // The ledger is the other process's to keep up to date; answers from it are as good as that one's.
+            Self { role: Role::Standby, .. } => Ok(()),
             health if health.is_caught_up() => Ok(()),
             Self { checkpoint, head, .. } => Err(format!(
                 "catching up: block {} of {}",
@@ -262,7 +275,7 @@ impl Indexer {
             };
             let Err(error) = outcome;
             self.health.send_modify(|health| {
-                health.leads = false;
+                health.role = Role::Starting;
                 health.problem = Some(error.to_string());
             });
             if !error.is_transient() {
@@ -281,7 +294,6 @@ impl Indexer {
     async fn lead(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, IndexerError> {
         self.rpc.verify_chain().await?;
         let mut mirror = self.wait_for_lead().await?;
-        self.health.send_modify(|health| health.leads = true);
         let mut checkpoint = mirror.checkpoint().await?;
         let mut said = Instant::now();
         loop {
@@ -304,6 +316,8 @@ impl Indexer {
             if let Some(mirror) = self.store.lead(self.config.source).await? {
                 return Ok(mirror);
             }
+            self.health
+                .send_modify(|health| *health = IndexerHealth { role: Role::Standby, ..Default::default() });
             tracing::debug!("another process indexes this contract; standing by");
             tokio::time::sleep(STANDBY_INTERVAL).await;
         }
@@ -390,7 +404,7 @@ impl Indexer {
     fn report(&self, checkpoint: Option<Checkpoint>, head: &BlockHeader) {
         self.health.send_if_modified(|health| {
             let now = IndexerHealth {
-                leads: true,
+                role: Role::Leading,
                 checkpoint: checkpoint.map(|c| c.block.number),
                 head: Some(head.block.number),
                 problem: None,

@@ -1,30 +1,15 @@
 //! `GET /v1/entitlements?external_id=…` or `?wallet=…`
 
 use axum::{Json, extract::State};
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use super::entitlements_get::answer;
+use super::{entitlements_get::answer, find::Find};
 use crate::{
     AppState,
     auth::{Caller, EntitlementsRead},
     dto::EntitlementsBody,
-    extract::{self, QueryString},
-    problem::{Code, Problem, ProblemBody},
+    extract::QueryString,
+    problem::{Problem, ProblemBody},
 };
-
-/// Exactly one of the two.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Find {
-    /// The platform's id of its user.
-    #[param(example = "user-42")]
-    external_id: Option<String>,
-    /// A wallet of the account.
-    #[param(example = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
-    wallet: Option<String>,
-}
 
 /// What may the account with this external id, or with this wallet, do right now?
 #[utoipa::path(
@@ -43,16 +28,6 @@ pub(crate) async fn find_entitlements(
     State(state): State<AppState>,
     QueryString(find): QueryString<Find>,
 ) -> Result<Json<EntitlementsBody>, Problem> {
-    let found = match (find.external_id, find.wallet) {
-        // PostgreSQL's text cannot hold a NUL, so no account has one in its id.
-        (Some(external_id), None) if external_id.contains('\0') => None,
-        (Some(external_id), None) => state.store.account_by_external_id(&external_id).await?,
-        (None, Some(wallet)) => state.store.account_by_wallet(extract::address(&wallet)?).await?,
-        _ => {
-            let problem = Problem::new(Code::InvalidQuery);
-            return Err(problem.with_detail("exactly one of external_id and wallet is needed"));
-        }
-    };
-    let account = found.ok_or(Code::AccountNotFound)?;
+    let account = find.account(&state.store).await?;
     answer(&state, &account).await.map(Json)
 }
