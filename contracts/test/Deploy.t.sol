@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {Deploy} from "../../script/Deploy.s.sol";
+import {Dues} from "../src/Dues.sol";
+import {Test} from "forge-std/Test.sol";
+
+// Deploy
+// ├── it deploys Dues at the predicted address
+// ├── given it is there already: it does nothing
+// └── when the chain has no deterministic deployer: it reverts with NoDeployer
+contract DeployTest is Test {
+    /// @dev Changes with every change of the bytecode, knowingly: the address is where merchants and payers look.
+    address private constant EXPECTED = 0x094744F906262AAc756109Bd972759828B9c9692;
+
+    /// @dev The deterministic deployer's runtime code.
+    bytes private constant DEPLOYER_CODE =
+        hex"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3";
+
+    Deploy private script;
+
+    function setUp() public {
+        script = new Deploy();
+        vm.etch(script.DEPLOYER(), DEPLOYER_CODE);
+    }
+
+    function test_theAddressIsTheExpectedOne() public view {
+        assertEq(script.predict(), EXPECTED);
+        assertEq(
+            script.predict(),
+            vm.computeCreate2Address(script.SALT(), keccak256(type(Dues).creationCode), script.DEPLOYER())
+        );
+    }
+
+    function test_deploysAtThePredictedAddress() public {
+        address dues = script.run();
+        assertEq(dues, script.predict());
+        assertEq(dues.code, address(new Dues()).code);
+        assertEq(Dues(dues).planCount(), 0);
+    }
+
+    function test_doesNothingWhereItIsDeployedAlready() public {
+        address dues = script.run();
+        uint64 nonce = vm.getNonce(script.DEPLOYER());
+        assertEq(script.run(), dues);
+        assertEq(vm.getNonce(script.DEPLOYER()), nonce);
+    }
+
+    function test_revertsWhereThereIsNoDeployer() public {
+        vm.etch(script.DEPLOYER(), "");
+        vm.expectRevert(abi.encodeWithSelector(Deploy.NoDeployer.selector, block.chainid));
+        script.run();
+    }
+}

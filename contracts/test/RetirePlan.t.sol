@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {IDues} from "../src/IDues.sol";
+import {Base} from "./utils/Base.sol";
+
+// retirePlan
+// ├── when the plan does not exist: it reverts with UnknownPlan
+// ├── when the caller is not the merchant: it reverts with NotMerchant
+// ├── given the plan is retired already: it succeeds and emits nothing
+// └── when all is well
+//     ├── it emits PlanRetired
+//     ├── it changes nothing else of the plan
+//     └── existing subscriptions are charged as before
+contract RetirePlanTest is Base {
+    function testFuzz_retiresAndChangesNothingElse(FuzzedTerms memory fuzzed) public {
+        uint32 planId = _createPlan(_terms(fuzzed));
+        IDues.Plan memory plan = dues.plan(planId);
+        vm.expectEmit(address(dues));
+        emit IDues.PlanRetired(planId);
+        vm.prank(merchant);
+        dues.retirePlan(planId);
+        plan.retired = true;
+        assertEq(abi.encode(dues.plan(planId)), abi.encode(plan));
+    }
+
+    function test_existingSubscriptionsAreChargedAsBefore() public {
+        uint256 id = _subscribe();
+        vm.prank(merchant);
+        dues.retirePlan(1);
+        vm.warp(_month(1));
+        dues.charge(id);
+        assertEq(token.balanceOf(payee), 2 * uint256(PRICE));
+    }
+
+    function test_aSecondTimeSucceedsAndEmitsNothing() public {
+        uint32 planId = _createPlan();
+        vm.startPrank(merchant);
+        dues.retirePlan(planId);
+        vm.recordLogs();
+        dues.retirePlan(planId);
+        assertEq(_countLogs(), 0);
+    }
+
+    function testFuzz_revertsWhenThePlanDoesNotExist(uint32 planId) public {
+        vm.assume(planId != 1);
+        _createPlan();
+        vm.expectRevert(abi.encodeWithSelector(IDues.UnknownPlan.selector, planId));
+        vm.prank(merchant);
+        dues.retirePlan(planId);
+    }
+
+    function testFuzz_revertsWhenTheCallerIsNotTheMerchant(address caller) public {
+        vm.assume(caller != merchant);
+        uint32 planId = _createPlan();
+        vm.expectRevert(abi.encodeWithSelector(IDues.NotMerchant.selector, planId, caller));
+        vm.prank(caller);
+        dues.retirePlan(planId);
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {DevUSD} from "../../devnet/DevUSD.sol";
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+
+/// @notice A token that works until it is broken, each kind in its own way.
+abstract contract BreakableToken is DevUSD {
+    bool public broken;
+
+    function setBroken(bool value) external {
+        broken = value;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        if (broken) return _misbehave();
+        return super.transferFrom(from, to, value);
+    }
+
+    function _misbehave() internal virtual returns (bool);
+}
+
+/// @notice Moves the money and returns nothing, like USDT.
+contract NoReturnToken is DevUSD {
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        super.transferFrom(from, to, value);
+        assembly ("memory-safe") {
+            return(0, 0)
+        }
+    }
+}
+
+contract FalseToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        return false;
+    }
+}
+
+/// @notice Answers with a number that is no boolean.
+contract TwoToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        assembly ("memory-safe") {
+            mstore(0, 2)
+            return(0, 32)
+        }
+    }
+}
+
+/// @notice Answers with less than one word.
+contract ShortToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        assembly ("memory-safe") {
+            mstore(0, not(0))
+            return(0, 31)
+        }
+    }
+}
+
+contract RevertingToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        revert("paused");
+    }
+}
+
+/// @notice Uses up all the gas that it is given.
+contract BurningToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        assembly ("memory-safe") {
+            invalid()
+        }
+    }
+}
+
+/// @notice Returns as much as it can afford.
+contract BombToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        assembly ("memory-safe") {
+            return(0, 300000)
+        }
+    }
+}
+
+/// @notice Reverts with as much as it can afford.
+contract RevertingBombToken is BreakableToken {
+    function _misbehave() internal pure override returns (bool) {
+        assembly ("memory-safe") {
+            revert(0, 300000)
+        }
+    }
+}
+
+contract BlocklistToken is DevUSD {
+    mapping(address => bool) public blocked;
+
+    function setBlocked(address account, bool value) external {
+        blocked[account] = value;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        require(!blocked[from] && !blocked[to], "blocked");
+        return super.transferFrom(from, to, value);
+    }
+}
+
+/// @notice Answers no questions, in a way that can be chosen. Burns its gas when broken.
+contract MuteToken is BurningToken {
+    enum Silence {
+        None,
+        Revert,
+        Burn,
+        Empty
+    }
+
+    Silence public allowanceSilence;
+    Silence public balanceSilence;
+
+    function setSilence(Silence allowance_, Silence balance_) external {
+        (allowanceSilence, balanceSilence) = (allowance_, balance_);
+    }
+
+    function allowance(address owner, address spender) public view override returns (uint256) {
+        _keep(allowanceSilence);
+        return super.allowance(owner, spender);
+    }
+
+    function balanceOf(address account) public view override returns (uint256) {
+        _keep(balanceSilence);
+        return super.balanceOf(account);
+    }
+
+    function _keep(Silence silence) private pure {
+        if (silence == Silence.Revert) revert("silence");
+        assembly ("memory-safe") {
+            if eq(silence, 2) { invalid() }
+            if eq(silence, 3) { return(0, 0) }
+        }
+    }
+}
+
+/// @notice Needs nearly all the gas that it is given.
+contract HungryToken is DevUSD {
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        uint256 start = gasleft();
+        super.transferFrom(from, to, value);
+        while (start - gasleft() < 298_000) {}
+        return true;
+    }
+}
+
+/// @notice Keeps a hundredth of what it moves.
+contract FeeToken is DevUSD {
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        super.transferFrom(from, to, value);
+        _burn(to, value / 100);
+        return true;
+    }
+}
+
+/// @notice Calls back before it moves the money, as a token with hooks lets payer and payee do.
+contract ReenteringToken is DevUSD {
+    address public target;
+    bytes[] private _calls;
+    bool private _refuse;
+
+    bool[] public succeeded;
+    bytes[] public returned;
+
+    function arm(address target_, bytes[] calldata calls, bool refuse) external {
+        (target, _calls, _refuse) = (target_, calls, refuse);
+        delete succeeded;
+        delete returned;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        for (uint256 i = 0; i < _calls.length; ++i) {
+            (bool ok, bytes memory data) = target.call(_calls[i]);
+            succeeded.push(ok);
+            returned.push(data);
+        }
+        if (_refuse) return false;
+        return super.transferFrom(from, to, value);
+    }
+}
+
+/// @notice No permit, and a fallback that accepts anything, like WETH.
+contract PhantomPermitToken is ERC20 {
+    constructor() ERC20("Phantom", "PHNT") {}
+
+    fallback() external {}
+
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+}
