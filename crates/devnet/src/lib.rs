@@ -90,7 +90,6 @@ impl Devnet {
         // Bound first: a port that is taken is said before anything is started.
         let listener = bind(options.ports.api).await?;
         let services = Services::start(&options).await?;
-        manifest::remove_stale(&options.data_dir);
         let store = services.store().clone();
 
         let chain = DevChain::connect(services.rpc_url().clone(), services.controls_time())?;
@@ -120,13 +119,13 @@ impl Devnet {
     pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         self.narrator.introduce();
         let Self { services, server, narrator, .. } = &mut self;
-        let (changes, failure) = server.watch();
+        let (changes, indexer, api) = server.watch();
         let changed = Notify::new();
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            error = failure.wait() => Err(error),
+            error = api => Err(error),
             error = services.watch(&changed) => Err(error),
-            () = narrator.follow(changes, &changed) => Ok(()),
+            never = narrator.follow(changes, indexer, &changed) => match never {},
         };
         drop(self.manifest);
         self.server.stop().await;

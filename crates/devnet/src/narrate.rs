@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     fmt::Write as _,
     io::{self, Write as _},
     path::PathBuf,
@@ -93,12 +94,14 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
         print(&format!("\nDues devnet is ready.\n\n{text}"));
     }
 
-    /// Prints a line per change until there are no more, and tells `changed` of them.
+    /// Prints a line per change, and tells `changed` of them. Where the indexer stops, it says so and why: the API
+    /// goes on answering from what is in the ledger.
     pub(crate) async fn follow(
         &mut self,
         changes: &mut mpsc::UnboundedReceiver<LedgerChange>,
+        indexer: impl Future<Output = anyhow::Error>,
         changed: &Notify,
-    ) {
+    ) -> Infallible {
         let mut together = Vec::new();
         while changes.recv_many(&mut together, 100).await > 0 {
             changed.notify_one();
@@ -107,6 +110,11 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
             }
             together.clear();
         }
+        let error = indexer.await;
+        print(&format!(
+            "\n{error:#}.\nThe API goes on with what is in the ledger; nothing new gets there.\n\n"
+        ));
+        std::future::pending().await
     }
 
     /// First what happened, then what came of it.

@@ -84,9 +84,16 @@ impl Server {
         Ok(Self { changes, api, shutdown, indexer, serving })
     }
 
-    /// What the ledger went through, and the error of a part that has ended by itself.
-    pub(crate) fn watch(&mut self) -> (&mut mpsc::UnboundedReceiver<LedgerChange>, Failure<'_>) {
-        (&mut self.changes, Failure { indexer: &mut self.indexer, serving: &mut self.serving })
+    /// What the ledger goes through; why the indexer stopped; why the API stopped.
+    pub(crate) fn watch(
+        &mut self,
+    ) -> (
+        &mut mpsc::UnboundedReceiver<LedgerChange>,
+        impl Future<Output = anyhow::Error>,
+        impl Future<Output = anyhow::Error>,
+    ) {
+        let Self { changes, indexer, serving, .. } = self;
+        (changes, async { ended_early(indexer.await) }, async { ended_early(serving.await) })
     }
 
     /// Lets requests that are under way finish, and the indexer its step.
@@ -96,21 +103,6 @@ impl Server {
             if !task.is_finished() {
                 let _ = task.await;
             }
-        }
-    }
-}
-
-/// Waits for the indexer or the API to end by itself.
-pub(crate) struct Failure<'a> {
-    indexer: &'a mut JoinHandle<anyhow::Result<()>>,
-    serving: &'a mut JoinHandle<anyhow::Result<()>>,
-}
-
-impl Failure<'_> {
-    pub(crate) async fn wait(self) -> anyhow::Error {
-        tokio::select! {
-            ended = self.indexer => ended_early(ended),
-            ended = self.serving => ended_early(ended),
         }
     }
 }

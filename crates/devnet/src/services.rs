@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use tokio::sync::Notify;
 use url::Url;
 
-use crate::{DevnetOptions, chain};
+use crate::{DevnetOptions, chain, manifest};
 
 /// The devnet's chain id (anvil's own).
 pub(crate) const CHAIN_ID: u64 = 31_337;
@@ -35,6 +35,7 @@ impl Services {
         let data = &options.data_dir;
         std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
         let lock = DirLock::acquire(data).context("another devnet runs in this data directory")?;
+        manifest::remove_stale(data);
         if options.reset {
             remove(&state_file(data))?;
         }
