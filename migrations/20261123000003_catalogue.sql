@@ -43,12 +43,15 @@ CREATE TABLE ledger.chain_plans (
         AND trial_seconds >= 0 AND grace_seconds >= 0)
 );
 
--- Which on-chain plan sells which plan of the catalogue.
+-- Which on-chain plan sells which plan of the catalogue. It counts only where the terms are the same (see the query
+-- of entitlements): a reorganisation may give an on-chain number to another plan.
 CREATE TABLE ledger.plan_prices (
     chain_id bigint NOT NULL,
     contract bytea NOT NULL,
     onchain_plan_id bigint NOT NULL,
     plan_id uuid NOT NULL REFERENCES ledger.plans ON DELETE RESTRICT,
+    -- The token that stands for the plan's currency on this chain.
+    token bytea NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (chain_id, contract, onchain_plan_id),
     CONSTRAINT plan_prices_plan_once_per_contract UNIQUE (plan_id, chain_id, contract)

@@ -13,9 +13,11 @@ CREATE TABLE ledger.subscriptions (
     onchain_plan_id bigint,
     payer bytea NOT NULL,
     reference bytea NOT NULL,
-    -- The transaction that it began in, and the how-manyth beginning of this payer within it: this names the
-    -- agreement itself, and survives that transaction being mined again in another block under another number.
+    -- The transaction that it began in, and the how-manyth of several equal beginnings (payer, plan, reference)
+    -- within it: this names the agreement itself, and survives that transaction being mined again in another block,
+    -- under another number, or with other items of it failing.
     origin_tx bytea NOT NULL,
+    origin_plan_id bigint NOT NULL,
     origin_ordinal integer NOT NULL,
     anchor timestamptz NOT NULL,
     periods integer NOT NULL,
@@ -31,7 +33,7 @@ CREATE TABLE ledger.subscriptions (
     evidence_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT subscriptions_origin_key UNIQUE (chain_id, contract, origin_tx, payer, origin_ordinal),
+    CONSTRAINT subscriptions_origin_key UNIQUE (chain_id, contract, origin_tx, payer, origin_plan_id, reference, origin_ordinal),
     CONSTRAINT subscriptions_onchain_id_key UNIQUE (chain_id, contract, onchain_id),
     CONSTRAINT subscriptions_onchain_plan_fkey FOREIGN KEY (chain_id, contract, onchain_plan_id)
         REFERENCES ledger.chain_plans ON DELETE RESTRICT,
@@ -50,6 +52,8 @@ CREATE TABLE ledger.subscriptions (
 );
 
 CREATE INDEX subscriptions_account_id_idx ON ledger.subscriptions (account_id);
+-- For the foreign key, when a reorganisation takes a plan back.
+CREATE INDEX subscriptions_onchain_plan_idx ON ledger.subscriptions (chain_id, contract, onchain_plan_id);
 
 CREATE TABLE ledger.transactions (
     id uuid PRIMARY KEY,
@@ -72,10 +76,9 @@ CREATE TABLE ledger.transactions (
     token bytea NOT NULL,
     payer bytea NOT NULL,
     payee bytea NOT NULL,
-    -- A transfer is named by its transaction, its payer and the how-manyth debit of that payer within it: never
-    -- by block or log index, which change when the transaction is mined again.
+    -- A transfer is named by its transaction and the period of the subscription that it pays: never by block or
+    -- log index, which change when the transaction is mined again.
     tx_hash bytea NOT NULL,
-    ordinal integer NOT NULL,
     block_number bigint NOT NULL,
     block_hash bytea NOT NULL,
     log_index bigint NOT NULL,
@@ -83,7 +86,7 @@ CREATE TABLE ledger.transactions (
     settled_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT transactions_transfer_key UNIQUE (chain_id, contract, tx_hash, payer, ordinal),
+    CONSTRAINT transactions_transfer_key UNIQUE (chain_id, contract, tx_hash, subscription_id, period),
     CONSTRAINT transactions_rail_known CHECK (rail = 'chain'),
     CONSTRAINT transactions_kind_known CHECK (kind = 'charge'),
     CONSTRAINT transactions_status_known CHECK (status IN ('pending', 'completed', 'failed')),

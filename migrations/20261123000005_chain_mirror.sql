@@ -7,13 +7,17 @@ CREATE TABLE ledger.chain_checkpoints (
     block_hash bytea NOT NULL,
     -- The highest block that the chain's finality policy calls final; nothing at or below it is ever unwound.
     final_number bigint NOT NULL,
+    -- What was mirrored: another merchant, or an earlier start, would need everything to be read again.
+    merchant bytea NOT NULL,
+    start_block bigint NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (chain_id, contract),
     CONSTRAINT chain_checkpoints_final_not_ahead CHECK (final_number <= block_number),
-    CONSTRAINT chain_checkpoints_widths CHECK (octet_length(contract) = 20 AND octet_length(block_hash) = 32)
+    CONSTRAINT chain_checkpoints_widths CHECK (octet_length(contract) = 20 AND octet_length(block_hash) = 32
+        AND octet_length(merchant) = 20)
 );
 
--- Blocks above finality, by which a reorganisation is seen and its fork point found.
+-- Blocks from finality, by which a reorganisation is seen and its fork point found.
 CREATE TABLE ledger.chain_blocks (
     chain_id bigint NOT NULL,
     contract bytea NOT NULL,

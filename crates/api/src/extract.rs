@@ -8,13 +8,11 @@ use axum::{
 };
 use dues_domain::ids::AccountId;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::problem::{Code, Problem};
 
-/// What axum puts before serde's text, which names a Rust type's role and helps no caller.
-const AXUM_PREFIX: &str = "Failed to deserialize the JSON body into the target type: ";
-
-/// A JSON body.
+/// A JSON object as a body. (serde would also take an array, field by field.)
 #[derive(Debug)]
 pub(crate) struct Body<T>(pub(crate) T);
 
@@ -22,21 +20,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Json::from_request(request, state).await.map(|Json(body)| Self(body)).map_err(|rejection| {
-            match rejection {
-                // serde's text names fields and positions of what the caller sent, nothing of ours.
-                JsonRejection::JsonDataError(error) => {
-                    let text = error.body_text();
-                    Problem::new(Code::InvalidBody).with_detail(text.trim_start_matches(AXUM_PREFIX))
-                }
-                JsonRejection::JsonSyntaxError(_) => Problem::new(Code::InvalidJson),
-                JsonRejection::MissingJsonContentType(_) => Problem::new(Code::UnsupportedMediaType),
-                rejection if rejection.status() == Code::BodyTooLarge.http_status() => {
-                    Problem::new(Code::BodyTooLarge)
-                }
-                _ => Problem::new(Code::InvalidBody),
-            }
-        })
+        let Json(value) =
+            Json::<Value>::from_request(request, state).await.map_err(|rejection| match rejection {
+                JsonRejection::JsonSyntaxError(_) => Code::InvalidJson,
+                JsonRejection::MissingJsonContentType(_) => Code::UnsupportedMediaType,
+                rejection if rejection.status() == Code::BodyTooLarge.http_status() => Code::BodyTooLarge,
+                _ => Code::InvalidBody,
+            })?;
+        if !value.is_object() {
+            return Err(Problem::new(Code::InvalidBody).with_detail("an object is needed"));
+        }
+        // serde's text names fields of what the caller sent, nothing of ours.
+        T::deserialize(value)
+            .map(Self)
+            .map_err(|error| Problem::new(Code::InvalidBody).with_detail(error.to_string()))
     }
 }
 

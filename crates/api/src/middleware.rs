@@ -30,6 +30,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) fn layer(router: Router) -> Router {
     router.layer(
         ServiceBuilder::new()
+            .map_request(|mut request: Request| {
+                // A caller's id could be anything, and would be written to our logs.
+                request.headers_mut().remove(REQUEST_ID);
+                request
+            })
             .layer(SetRequestIdLayer::new(REQUEST_ID, FreshRequestId))
             .layer(
                 TraceLayer::new_for_http()
@@ -72,7 +77,7 @@ fn panicked(_: Box<dyn Any + Send>) -> axum::response::Response {
     Problem::new(Code::Internal).into_response()
 }
 
-/// Always our own id: a caller's could be anything, and would be written to our logs.
+/// A time-ordered id for each request.
 #[derive(Debug, Clone, Copy)]
 struct FreshRequestId;
 

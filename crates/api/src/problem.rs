@@ -165,6 +165,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::UnknownAccount => Self::new(Code::AccountNotFound),
+            StoreError::UnknownTransaction => {
+                Self::new(Code::InvalidQuery).with_detail("cursor is none that this list gave")
+            }
             StoreError::WalletTaken => Self::new(Code::WalletTaken),
             error if error.is_transient() => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is not available");

@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use tokio::sync::watch;
-
-/// A part whose state decides `/readyz`: `Err` says why it is not ready, in words for an operator.
+/// A part whose state decides `/readyz`.
 pub struct Probe {
     /// The part's name.
-    pub name: &'static str,
-    /// Its latest state.
-    pub state: watch::Receiver<Result<(), String>>,
+    pub name: String,
+    /// Its state at the moment: `Err` says why it is not ready, in words for an operator.
+    pub check: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
 impl fmt::Debug for Probe {

@@ -1,14 +1,14 @@
 //! Bindings of `Dues.sol`, and its logs as domain events.
 
 use alloy::{
-    primitives::{B256, Log, LogData, U256},
-    sol_types::SolEventInterface,
+    primitives::{Address, B256, Log, LogData, U256},
+    sol_types::{SolEvent, SolEventInterface},
 };
 use chrono::{DateTime, Utc};
 use dues_domain::{
     calendar::{Interval, IntervalUnit},
     chain::{
-        ChargeFailure, ContractEvent, OnchainPlan, OnchainSubscriptionId, SubscriptionEvent,
+        ChargeFailure, ContractEvent, OnchainPlan, OnchainPlanId, OnchainSubscriptionId, SubscriptionEvent,
         SubscriptionEventKind,
     },
     money::{BaseUnits, MoneyError},
@@ -53,6 +53,39 @@ pub enum DecodeError {
     /// An amount beyond 96 bits.
     #[error(transparent)]
     Amount(#[from] MoneyError),
+}
+
+/// Whom an event of the contract concerns, as its indexed parameters say. Anybody may use the contract and have it
+/// emit events, so this is asked before anything else of a log is believed or even read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concerns {
+    /// A merchant that has created a plan.
+    Merchant(Address),
+    /// A plan, or a subscription to it.
+    Plan(OnchainPlanId),
+}
+
+/// Whom a log with `topics` concerns; `None` where it is no event that this version knows.
+#[must_use]
+pub fn concerns(topics: &[B256]) -> Option<Concerns> {
+    let [signature, first, rest @ ..] = topics else { return None };
+    match *signature {
+        Dues::PlanCreated::SIGNATURE_HASH => {
+            rest.first().map(|word| Concerns::Merchant(Address::from_word(*word)))
+        }
+        Dues::PlanRetired::SIGNATURE_HASH => plan_id(first),
+        Dues::Subscribed::SIGNATURE_HASH
+        | Dues::Charged::SIGNATURE_HASH
+        | Dues::ChargeFailed::SIGNATURE_HASH
+        | Dues::CancelScheduled::SIGNATURE_HASH
+        | Dues::Cancelled::SIGNATURE_HASH
+        | Dues::Resumed::SIGNATURE_HASH => rest.first().and_then(plan_id),
+        _ => None,
+    }
+}
+
+fn plan_id(word: &B256) -> Option<Concerns> {
+    u32::try_from(U256::from_be_bytes(word.0)).ok().map(Concerns::Plan)
 }
 
 /// The event that a log with `topics` and `data` of the contract is.
@@ -150,10 +183,7 @@ fn charge_failure(value: u8) -> Result<ChargeFailure, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use alloy::{
-        primitives::{Address, aliases::U40},
-        sol_types::SolEvent,
-    };
+    use alloy::primitives::aliases::U40;
     use proptest::prelude::*;
 
     use super::*;
@@ -198,6 +228,16 @@ mod tests {
         assert!(matches!(decode_event(&failed), Err(DecodeError::Variant { name: "Reason", value: 99 })));
     }
 
+    #[test]
+    fn an_event_of_somebody_else_is_told_apart_before_it_is_read() {
+        let huge = Dues::ChargeFailed { id: U256::MAX, planId: 0, payer: Address::ZERO, reason: 1 };
+        assert_eq!(concerns(huge.encode_log_data().topics()), Some(Concerns::Plan(0)));
+        let retired = Dues::PlanRetired { planId: 7 };
+        assert_eq!(concerns(retired.encode_log_data().topics()), Some(Concerns::Plan(7)));
+        assert_eq!(concerns(&[]), None);
+        assert_eq!(concerns(&[B256::ZERO; 4]), None);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_logs_never_panic(
@@ -209,7 +249,7 @@ mod tests {
             if let Some(first) = topics.first_mut() {
                 *first = Dues::DuesEvents::SELECTORS[signature].into();
             }
-            let _ = decode(topics, data);
+            let _ = (concerns(&topics), decode(topics, data));
         }
     }
 }

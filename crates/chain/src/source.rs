@@ -5,7 +5,10 @@
 //! every log names the hash of the header at its height, and no header's bloom filter promises a log of the
 //! contract that the answer lacks.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use alloy::{
     primitives::{Address, B256, BloomInput},
@@ -48,6 +51,9 @@ pub enum SourceError {
         /// What the node says.
         found: u64,
     },
+    /// An address that was configured as a token is none.
+    #[error("{0} is no ERC-20 token")]
+    NoToken(Address),
     /// Two answers contradict each other: the node lags, switched forks, or lies. Read again.
     #[error("the node's answers contradict each other: {0}")]
     Inconsistent(&'static str),
@@ -67,7 +73,7 @@ pub struct RawLog {
 /// A verified stretch of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Headers of the blocks above finality, ascending and without a gap.
+    /// Headers of its blocks, ascending and without a gap.
     pub headers: Vec<BlockHeader>,
     /// The last block of the stretch.
     pub last: BlockRef,
@@ -117,37 +123,24 @@ impl RpcSource {
 
     /// The blocks `from..=to` and the contract's logs in them, on top of `parent`, which is block `from - 1`.
     ///
-    /// Headers are read for the blocks above `final_number` only: at and below it nothing can change any more,
-    /// and the headers of the blocks with logs are enough.
-    ///
     /// # Errors
     /// [`SourceError::Inconsistent`] where the answers do not fit together; read again later.
-    pub async fn segment(
-        &self,
-        from: u64,
-        to: u64,
-        parent: Option<B256>,
-        final_number: u64,
-    ) -> Result<Segment, SourceError> {
-        let recent = self.headers(from.max(final_number.saturating_add(1)).min(to)..=to).await?;
-        let known_parent = if recent.first().is_some_and(|h| h.number == from) { parent } else { None };
-        verify_linked(known_parent, &recent)?;
+    pub async fn segment(&self, from: u64, to: u64, parent: Option<B256>) -> Result<Segment, SourceError> {
+        let headers = self.headers(from..=to).await?;
+        verify_linked(parent, &headers)?;
 
         let filter = Filter::new().address(self.source.contract).from_block(from).to_block(to);
         let logs = self.logs(&filter).await?;
-        self.verify_complete(&recent, &logs).await?;
+        self.verify_complete(&headers, &logs).await?;
 
-        let mut old_heights: Vec<u64> = logs.iter().filter_map(|log| log.block_number).collect();
-        old_heights.dedup();
-        old_heights.retain(|height| recent.first().is_none_or(|first| *height < first.number));
-        let old = self.headers(old_heights).await?;
-
-        let all: Vec<&Header> = old.iter().chain(&recent).collect();
-        let logs = logs.iter().map(|log| self.place(log, &all)).collect::<Result<Vec<_>, _>>()?;
-        if !logs.is_sorted_by_key(|log| (log.at.block.number, log.at.log_index)) {
-            return Err(SourceError::Inconsistent("logs are out of order"));
+        let headers_by_height: HashMap<u64, &Header> = headers.iter().map(|h| (h.number, h)).collect();
+        let logs =
+            logs.iter().map(|log| self.place(log, &headers_by_height)).collect::<Result<Vec<_>, _>>()?;
+        let position = |log: &RawLog| (log.at.block.number, log.at.log_index);
+        if !logs.iter().map(position).is_sorted_by(|before, after| before < after) {
+            return Err(SourceError::Inconsistent("logs are out of order, or repeated"));
         }
-        let headers = recent.iter().map(block_header).collect::<Result<Vec<_>, _>>()?;
+        let headers = headers.iter().map(block_header).collect::<Result<Vec<_>, _>>()?;
         let last =
             headers.last().map(|h| h.block).ok_or(SourceError::Inconsistent("the range has no blocks"))?;
         Ok(Segment { headers, last, logs })
@@ -181,9 +174,10 @@ impl RpcSource {
     /// A node without its log index serves headers and answers `[]`. Where a bloom filter promises a log that
     /// the range lacks, the block is asked for by its hash; a node that cannot serve that says so.
     async fn verify_complete(&self, headers: &[Header], logs: &[Log]) -> Result<(), SourceError> {
+        let with_logs: HashSet<_> = logs.iter().filter_map(|log| log.block_number).collect();
         for header in headers {
             let promised = header.logs_bloom.contains_input(BloomInput::Raw(self.source.contract.as_slice()));
-            if !promised || logs.iter().any(|log| log.block_number == Some(header.number)) {
+            if !promised || with_logs.contains(&header.number) {
                 continue;
             }
             let filter = Filter::new().address(self.source.contract).at_block_hash(header.hash);
@@ -194,7 +188,7 @@ impl RpcSource {
         Ok(())
     }
 
-    fn place(&self, log: &Log, headers: &[&Header]) -> Result<RawLog, SourceError> {
+    fn place(&self, log: &Log, headers: &HashMap<u64, &Header>) -> Result<RawLog, SourceError> {
         let (Some(number), Some(hash), Some(tx_hash), Some(log_index)) =
             (log.block_number, log.block_hash, log.transaction_hash, log.log_index)
         else {
@@ -204,8 +198,7 @@ impl RpcSource {
             return Err(SourceError::Inconsistent("a log is of another contract"));
         }
         let header = headers
-            .iter()
-            .find(|header| header.number == number)
+            .get(&number)
             .filter(|header| header.hash == hash)
             .ok_or(SourceError::Inconsistent("a log is of another fork than its header"))?;
         let timestamp = timestamp(header)?;
@@ -220,7 +213,7 @@ impl RpcSource {
 /// An ERC-20 token's decimal places, as the token says.
 ///
 /// # Errors
-/// [`SourceError::Rpc`] where the node does not answer or the address is no token.
+/// [`SourceError::Rpc`] where the node does not answer, [`SourceError::NoToken`] where the address is none.
 pub async fn token_decimals(url: Url, token: Address) -> Result<u8, SourceError> {
     alloy::sol! {
         #[sol(rpc)]
@@ -230,7 +223,7 @@ pub async fn token_decimals(url: Url, token: Address) -> Result<u8, SourceError>
     }
     Erc20::new(token, connect(url)?).decimals().call().await.map_err(|error| match error {
         alloy::contract::Error::TransportError(error) => rpc("eth_call")(error),
-        _ => SourceError::Rpc { method: "eth_call", reason: "the address is no ERC-20 token".into() },
+        _ => SourceError::NoToken(token),
     })
 }
 

@@ -142,7 +142,8 @@ impl DevChain {
             let created = receipt
                 .decoded_log::<Dues::PlanCreated>()
                 .with_context(|| format!("plan {} was not created", plan.offer.key))?;
-            let mapping = ChainPlanMapping { plan: plan.id, onchain_plan_id: created.planId };
+            let mapping =
+                ChainPlanMapping { plan: plan.id, onchain_plan_id: created.planId, token: contracts.token };
             store.map_plan(contracts.source, mapping).await?;
             sold.push(SoldPlan { offer: plan.offer.clone(), onchain_id: created.planId });
         }

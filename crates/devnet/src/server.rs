@@ -11,7 +11,7 @@ use dues_api::{
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
-use dues_store::{Actor, NewApiKey, Scope, Store};
+use dues_store::{Actor, NewApiKey, Scope, Store, mirror::MirrorScope};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -44,8 +44,7 @@ impl Server {
         let rpc = RpcSource::new(services.rpc_url().clone(), contracts.source)?;
         let config = IndexerConfig {
             source: contracts.source,
-            merchant: contracts.merchant,
-            start_block: 0,
+            scope: MirrorScope { merchant: contracts.merchant, start_block: 0 },
             finality: FinalityPolicy::Depth(options.finality_depth),
             poll_interval: POLL_INTERVAL,
             assets: HashMap::from([(contracts.token, options.asset.clone())]),
@@ -56,7 +55,7 @@ impl Server {
             let _ = observer.send(change);
         });
         let mut health = indexer.health();
-        let probe = Probe { name: "indexer", state: indexer.readiness() };
+        let probe = Probe { name: "indexer".into(), check: Box::new(indexer.readiness()) };
         let mut indexer = tokio::spawn({
             let shutdown = shutdown.clone();
             async move { indexer.run(shutdown).await.context("the indexer stopped") }

@@ -21,6 +21,7 @@ use dues_domain::{
     money::{Asset, BaseUnits, Money},
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
+use dues_store::mirror::MirrorScope;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
@@ -132,7 +133,16 @@ impl Config {
         }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
         let mut chains = BTreeMap::new();
+        let mut sources = HashMap::new();
         for (name, section) in root.chains {
+            if name.to_lowercase() != name {
+                // The environment's names are read in lower case and would never meet it.
+                faults.add(format_args!("chains.{name}: the name must be in lower case"));
+            }
+            let source = (section.chain_id, section.contract);
+            if let Some(other) = sources.insert(source, name.clone()) {
+                faults.add(format_args!("chains.{name}: is the same chain and contract as chains.{other}"));
+            }
             if let Some(chain) = chain(&name, section, &asset, &mut faults) {
                 chains.insert(name, chain);
             }
@@ -274,8 +284,7 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
         token: section.token,
         indexer: IndexerConfig {
             source,
-            merchant: section.merchant,
-            start_block: section.start_block,
+            scope: MirrorScope { merchant: section.merchant, start_block: section.start_block },
             finality: finality?,
             poll_interval: Duration::from_millis(section.poll_interval_ms),
             assets: HashMap::from([(section.token, asset.clone())]),

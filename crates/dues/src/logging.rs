@@ -14,6 +14,8 @@ pub(crate) fn start(section: &LogSection, quiet: bool) -> anyhow::Result<()> {
         Err(_) if quiet => "warn".into(),
         Err(_) => section.filter.clone(),
     };
+    // These write what they were configured with, a provider's or a database's secrets included.
+    let filter = format!("{filter},alloy_transport_http=off,sqlx_postgres::options=off");
     let filter = EnvFilter::try_new(filter).context("the log filter is not valid")?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     match section.format {

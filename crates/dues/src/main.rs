@@ -37,6 +37,9 @@ enum Command {
     /// Make API keys.
     #[command(subcommand)]
     Key(commands::key::Command),
+    /// Say where plans are sold.
+    #[command(subcommand)]
+    Plans(commands::plans::Command),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -79,6 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Index => commands::serve::run(config, commands::serve::Parts::INDEXER).await,
             Command::Migrate => commands::migrate::run(config).await,
             Command::Key(command) => commands::key::run(command, config).await,
+            Command::Plans(command) => commands::plans::run(command, config).await,
             Command::Config(ConfigCommand::Check) => {
                 println!("The configuration is good: {}", config.summary());
                 Ok(())

@@ -24,7 +24,7 @@ use dues_domain::{
 };
 use dues_store::{
     Store, StoreError,
-    mirror::{Checkpoint, Mirror},
+    mirror::{Checkpoint, Mirror, MirrorScope},
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,10 @@ const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// The most blocks of one request, where nothing objects.
 const MAX_SPAN: u64 = 2_000;
+/// The longest that a step may take: a connection that is dead without anybody saying so ends with it.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// After how long without a look at the head the indexer counts as not ready.
+const STALE_AFTER: Duration = Duration::from_secs(30);
 /// How often a long backfill says where it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -54,10 +58,8 @@ pub enum FinalityPolicy {
 pub struct IndexerConfig {
     /// The contract.
     pub source: ChainSource,
-    /// Whose plans are ours. Everybody else's events are left alone.
-    pub merchant: Address,
-    /// The first block that can have an event of ours.
-    pub start_block: u64,
+    /// Whose plans are ours, and where to begin. Everybody else's events are left alone.
+    pub scope: MirrorScope,
     /// When a block counts as unchangeable.
     pub finality: FinalityPolicy,
     /// How often the head is looked at.
@@ -119,16 +121,22 @@ pub struct IndexerHealth {
     pub checkpoint: Option<u64>,
     /// The node's head when it was last looked at.
     pub head: Option<u64>,
+    /// When that was.
+    pub looked_at: Option<Instant>,
     /// What stands in the way at the moment.
     pub problem: Option<String>,
 }
 
 impl IndexerHealth {
-    fn readiness(&self) -> Result<(), String> {
+    fn readiness(&self, stale_after: Duration) -> Result<(), String> {
         match self {
             Self { problem: Some(problem), .. } => Err(problem.clone()),
             // The ledger is the other process's to keep up to date; answers from it are as good as that one's.
             Self { role: Role::Standby, .. } => Ok(()),
+            Self { looked_at: Some(at), .. } if at.elapsed() > stale_after => {
+                Err(format!("has not seen the chain's head for {} seconds", at.elapsed().as_secs()))
+            }
+            Self { head: None, .. } => Err("has not looked at the chain yet".into()),
             health if health.is_caught_up() => Ok(()),
             Self { checkpoint, head, .. } => Err(format!(
                 "catching up: block {} of {}",
@@ -151,6 +159,9 @@ pub enum IndexerError {
     /// The chain could not be read.
     #[error("the chain could not be read")]
     Source(#[from] SourceError),
+    /// A step did not end.
+    #[error("a step took longer than a minute: the node or the database does not answer")]
+    Stuck,
     /// The ledger could not be written.
     #[error("the ledger could not be written")]
     Store(#[from] StoreError),
@@ -168,8 +179,8 @@ pub enum IndexerError {
     Fold(#[from] FoldError),
     /// The chain was reorganised below what it had promised to be final.
     #[error(
-        "the chain was reorganised below block {final_number}, which had been final: nothing was changed. \
-         Check the node and the chain id; if the chain really was replaced, move the database aside and index anew"
+        "the chain was reorganised below block {final_number}, which had been final; nothing was changed. Check that \
+         the node is right and of the right chain: with one that is, indexing goes on where it left off"
     )]
     ReorganisedBelowFinality {
         /// The block that had been final.
@@ -181,10 +192,17 @@ impl IndexerError {
     /// Whether trying again may help.
     fn is_transient(&self) -> bool {
         match self {
-            Self::Source(SourceError::WrongChain { .. } | SourceError::Client(_)) => false,
-            Self::Source(_) => true,
+            Self::Source(
+                SourceError::WrongChain { .. } | SourceError::Client(_) | SourceError::NoToken(_),
+            ) => false,
+            Self::Source(_) | Self::Stuck => true,
             // A moved checkpoint or a lost race for a wallet is read again; so is a lost connection.
-            Self::Store(StoreError::Inconsistent(_) | StoreError::SchemaOutOfDate | StoreError::Url) => false,
+            Self::Store(
+                StoreError::OtherScope
+                | StoreError::Inconsistent(_)
+                | StoreError::SchemaOutOfDate
+                | StoreError::Url,
+            ) => false,
             Self::Store(_) => true,
             Self::Decode { .. } | Self::Fold(_) | Self::ReorganisedBelowFinality { .. } => false,
         }
@@ -243,21 +261,16 @@ impl Indexer {
         self.health.subscribe()
     }
 
-    /// Whether it is ready, from now on: `Err` says why not, for an operator.
-    #[must_use]
-    pub fn readiness(&self) -> watch::Receiver<Result<(), String>> {
-        let mut health = self.health.subscribe();
-        let (sender, receiver) = watch::channel(Err("has not looked at the chain yet".into()));
-        tokio::spawn(async move {
-            while health.changed().await.is_ok() {
-                let state = health.borrow_and_update().readiness();
-                if sender.send(state).is_err() {
-                    return;
-                }
+    /// Tells at any time whether the ledger is up to date: `Err` says why not, for an operator.
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+        let health = self.health.subscribe();
+        let stale_after = STALE_AFTER.max(self.config.poll_interval.saturating_mul(3));
+        move || {
+            if health.has_changed().is_err() {
+                return Err("has stopped".into());
             }
-            let _ = sender.send(Err("has stopped".into()));
-        });
-        receiver
+            health.borrow().readiness(stale_after)
+        }
     }
 
     /// Runs until `shutdown`. What may pass (a node that is down, a lost connection) is waited for; another
@@ -286,7 +299,7 @@ impl Indexer {
                 () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(backoff) => {}
             }
-            backoff = backoff.saturating_mul(2).clamp(self.config.poll_interval, MAX_BACKOFF);
+            backoff = backoff.saturating_mul(2).min(MAX_BACKOFF.max(self.config.poll_interval));
         }
     }
 
@@ -297,7 +310,9 @@ impl Indexer {
         let mut checkpoint = mirror.checkpoint().await?;
         let mut said = Instant::now();
         loop {
-            let progress = self.step(&mut mirror, &mut checkpoint).await?;
+            let progress = tokio::time::timeout(STEP_TIMEOUT, self.step(&mut mirror, &mut checkpoint))
+                .await
+                .map_err(|_| IndexerError::Stuck)??;
             *backoff = self.config.poll_interval;
             match progress {
                 Progress::AtHead => tokio::time::sleep(self.config.poll_interval).await,
@@ -313,7 +328,7 @@ impl Indexer {
 
     async fn wait_for_lead(&self) -> Result<Mirror, IndexerError> {
         loop {
-            if let Some(mirror) = self.store.lead(self.config.source).await? {
+            if let Some(mirror) = self.store.lead(self.config.source, self.config.scope).await? {
                 return Ok(mirror);
             }
             self.health
@@ -338,11 +353,14 @@ impl Indexer {
             Some(from) => match fork::find(&self.rpc, mirror, from, &head).await? {
                 Some(fork) => Some(fork),
                 // The node is behind what is already in the ledger: that is no reorganisation.
-                None => return Ok(Progress::AtHead),
+                None => {
+                    self.report(*checkpoint, &head, Some("the node is behind the ledger"));
+                    return Ok(Progress::AtHead);
+                }
             },
             None => None,
         };
-        let from = fork.map_or(self.config.start_block, |fork| fork.number.saturating_add(1));
+        let from = fork.map_or(self.config.scope.start_block, |fork| fork.number.saturating_add(1));
         let last_final = checkpoint.map_or(0, |c| c.final_number);
         if from > head.block.number {
             // Nothing new, but what is there may have become final.
@@ -358,12 +376,15 @@ impl Indexer {
                     *checkpoint = Some(next);
                 }
             }
-            self.report(*checkpoint, &head);
+            self.report(*checkpoint, &head, None);
             return Ok(Progress::AtHead);
         }
 
-        let to = head.block.number.min(from.saturating_add(self.span).saturating_sub(1));
-        let segment = match self.rpc.segment(from, to, fork.map(|f| f.hash), final_number).await {
+        let unwind_to = fork.filter(|fork| checkpoint.is_some_and(|c| c.block != *fork));
+        // What replaces reorganised blocks is read whole, so that nobody loses access in between.
+        let replaced = checkpoint.filter(|_| unwind_to.is_some()).map_or(0, |c| c.block.number);
+        let to = from.saturating_add(self.span).saturating_sub(1).max(replaced).min(head.block.number);
+        let segment = match self.rpc.segment(from, to, fork.map(|f| f.hash)).await {
             Ok(segment) => segment,
             Err(error) => {
                 // Providers refuse large answers in many wordings; a smaller question never hurts.
@@ -374,10 +395,10 @@ impl Indexer {
         self.span = self.span.saturating_mul(2).min(MAX_SPAN);
 
         let next = Checkpoint { block: segment.last, final_number: final_number.min(to).max(last_final) };
-        let unwind_to = fork.filter(|fork| checkpoint.is_some_and(|c| c.block != *fork));
         // From here on the connection may be left inside a transaction; after an error the caller drops it.
         let mut step = mirror.begin().await?;
-        let changes = projection::apply(&mut step, &self.config, unwind_to, &segment).await?;
+        let changes =
+            projection::apply(&mut step, &self.config, unwind_to, &segment, next.final_number).await?;
         step.advance(*checkpoint, next).await?;
         step.commit().await?;
         *checkpoint = Some(next);
@@ -387,7 +408,7 @@ impl Indexer {
         for change in changes {
             (self.observer)(change);
         }
-        self.report(*checkpoint, &head);
+        self.report(*checkpoint, &head, None);
         Ok(if to < head.block.number { Progress::Behind } else { Progress::AtHead })
     }
 
@@ -401,15 +422,16 @@ impl Indexer {
         Ok(self.rpc.header(tag).await?.map_or(0, |header| header.block.number))
     }
 
-    fn report(&self, checkpoint: Option<Checkpoint>, head: &BlockHeader) {
+    fn report(&self, checkpoint: Option<Checkpoint>, head: &BlockHeader, problem: Option<&str>) {
         self.health.send_if_modified(|health| {
             let now = IndexerHealth {
+                looked_at: Some(Instant::now()),
                 role: Role::Leading,
                 checkpoint: checkpoint.map(|c| c.block.number),
                 head: Some(head.block.number),
-                problem: None,
+                problem: problem.map(Into::into),
             };
-            let changed = *health != now;
+            let changed = IndexerHealth { looked_at: now.looked_at, ..health.clone() } != now;
             *health = now;
             changed
         });

@@ -4,7 +4,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use alloy_primitives::{Address, B256};
 use dues_chain::{
-    contract,
+    contract::{self, Concerns},
     source::{RawLog, Segment},
 };
 use dues_domain::{
@@ -25,20 +25,20 @@ pub(crate) async fn apply(
     config: &IndexerConfig,
     unwind_to: Option<BlockRef>,
     segment: &Segment,
+    final_number: u64,
 ) -> Result<Vec<LedgerChange>, IndexerError> {
     let mut changes = Vec::new();
     if let Some(fork) = unwind_to {
         unwind(step, fork, &mut changes).await?;
     }
-    let blocks: Vec<BlockRef> = match segment.headers.as_slice() {
-        [] => vec![segment.last],
-        headers => headers.iter().map(|header| header.block).collect(),
-    };
+    // The final block itself is the lowest possible fork point; the last block is where the next step begins.
+    let kept = |block: &BlockRef| block.number >= final_number || *block == segment.last;
+    let blocks: Vec<BlockRef> = segment.headers.iter().map(|header| header.block).filter(kept).collect();
     step.record_blocks(&blocks).await?;
 
     let plans = step.plans().await?;
     let mut projection =
-        Projection { step, config, plans, touched: HashMap::new(), counts: HashMap::new(), changes };
+        Projection { step, config, plans, touched: HashMap::new(), beginnings: HashMap::new(), changes };
     for log in &segment.logs {
         projection.log(log).await?;
     }
@@ -70,43 +70,42 @@ fn decode(at: EventPosition, topics: Vec<B256>, data: Vec<u8>) -> Result<Contrac
     contract::decode(topics, data).map_err(|source| IndexerError::Decode { block: at.block.number, source })
 }
 
-/// What is counted per transaction and payer, to name a debit or a beginning within its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Counted {
-    Beginning,
-    Debit,
-}
-
 struct Projection<'a, 'b> {
     step: &'a mut Step<'b>,
     config: &'a IndexerConfig,
     plans: HashMap<OnchainPlanId, OnchainPlan>,
     touched: HashMap<OnchainSubscriptionId, MirroredSubscription>,
-    counts: HashMap<(B256, Address, Counted), u32>,
+    beginnings: HashMap<(B256, Address, OnchainPlanId, B256), u32>,
     changes: Vec<LedgerChange>,
 }
 
 impl Projection<'_, '_> {
     async fn log(&mut self, log: &RawLog) -> Result<(), IndexerError> {
+        // Other merchants share the contract, and anybody can have it emit events: what is not ours is not even read.
+        let ours = match contract::concerns(&log.topics) {
+            Some(Concerns::Merchant(merchant)) => merchant == self.config.scope.merchant,
+            Some(Concerns::Plan(plan)) => self.plans.contains_key(&plan),
+            None => false,
+        };
+        if !ours {
+            return Ok(());
+        }
         let event = StoredEvent { at: log.at, topics: log.topics.clone(), data: log.data.clone() };
         match decode(log.at, log.topics.clone(), log.data.clone())? {
-            ContractEvent::PlanCreated(plan) if plan.merchant == self.config.merchant => {
+            ContractEvent::PlanCreated(plan) => {
                 self.step.record_event(&event, None).await?;
                 self.step.record_plan(&plan, log.at).await?;
                 self.plans.insert(plan.id, plan);
             }
-            ContractEvent::PlanRetired(plan) if self.plans.contains_key(&plan) => {
+            ContractEvent::PlanRetired(plan) => {
                 self.step.record_event(&event, None).await?;
                 self.step.retire_plan(plan, log.at).await?;
             }
             ContractEvent::Subscription(change) => {
-                if let Some(plan) = self.plans.get(&change.plan).cloned() {
-                    self.step.record_event(&event, Some(change.id)).await?;
-                    self.subscription(&change, &plan, log.at).await?;
-                }
+                let plan = self.plans.get(&change.plan).cloned().ok_or(FoldError::NotBegun(change.id))?;
+                self.step.record_event(&event, Some(change.id)).await?;
+                self.subscription(&change, &plan, log.at).await?;
             }
-            // Other merchants share the contract; their plans are not ours to mirror.
-            ContractEvent::PlanCreated(_) | ContractEvent::PlanRetired(_) => {}
         }
         Ok(())
     }
@@ -123,15 +122,14 @@ impl Projection<'_, '_> {
         let subscription = match row {
             Some((id, account)) => MirroredSubscription { id, account, state },
             None => {
-                let ordinal = self.count(at.tx_hash, event.payer, Counted::Beginning);
+                let ordinal = self.count(at.tx_hash, &state);
                 self.step.begin_subscription(state, ordinal).await?
             }
         };
         let kind = match (event.kind, charge) {
             (_, Some(charge)) => {
                 let money = Money { amount: charge.amount, asset: self.asset(plan.token) };
-                let ordinal = self.count(at.tx_hash, event.payer, Counted::Debit);
-                self.step.record_charge(&subscription, &charge, &money, plan, at, ordinal).await?;
+                self.step.record_charge(&subscription, &charge, &money, plan, at).await?;
                 LedgerChangeKind::Charged(money)
             }
             (SubscriptionEventKind::Subscribed { .. }, None) => LedgerChangeKind::Subscribed,
@@ -158,8 +156,9 @@ impl Projection<'_, '_> {
         }
     }
 
-    fn count(&mut self, tx: B256, payer: Address, what: Counted) -> u32 {
-        let next = self.counts.entry((tx, payer, what)).or_default();
+    /// How many equal beginnings the transaction has had before this one.
+    fn count(&mut self, tx: B256, state: &ChainSubscription) -> u32 {
+        let next = self.beginnings.entry((tx, state.payer, state.plan, state.reference)).or_default();
         let ordinal = *next;
         *next = next.saturating_add(1);
         ordinal

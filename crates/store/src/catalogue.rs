@@ -1,11 +1,12 @@
 //! Plans of the catalogue as immutable versions, and the on-chain plans that sell them.
 
+use alloy_primitives::Address;
 use dues_domain::{
     calendar::Interval,
     catalogue::PlanOffer,
     chain::{ChainSource, OnchainPlanId},
     ids::{PlanKey, PlanVersionId},
-    money::{Asset, Money},
+    money::{Asset, BaseUnits, Money},
 };
 
 use crate::{Store, StoreError, convert};
@@ -21,6 +22,17 @@ pub struct StoredPlan {
     pub onchain_plan_id: Option<OnchainPlanId>,
 }
 
+/// The part of an on-chain plan's terms that a plan of the catalogue has, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnchainTerms {
+    /// What it is paid in.
+    pub token: Address,
+    /// What one period costs.
+    pub price: BaseUnits,
+    /// How long one period is.
+    pub interval: Interval,
+}
+
 /// Which on-chain plan sells which version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainPlanMapping {
@@ -28,6 +40,8 @@ pub struct ChainPlanMapping {
     pub plan: PlanVersionId,
     /// The contract's plan.
     pub onchain_plan_id: OnchainPlanId,
+    /// The token that stands for the plan's currency.
+    pub token: Address,
 }
 
 impl Store {
@@ -63,7 +77,36 @@ impl Store {
         Ok(stored)
     }
 
-    /// Records which plan of `source` sells a version. A mapping that exists already is left as it is.
+    /// The terms of the plan that the contract at `source` calls `id`, as the indexer has mirrored them.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    pub async fn onchain_terms(
+        &self,
+        source: ChainSource,
+        id: OnchainPlanId,
+    ) -> Result<Option<OnchainTerms>, StoreError> {
+        sqlx::query!(
+            "SELECT token, price, interval_unit, interval_count FROM ledger.chain_plans
+             WHERE chain_id = $1 AND contract = $2 AND onchain_plan_id = $3",
+            convert::to_i64(source.chain_id)?,
+            source.contract.as_slice(),
+            i64::from(id),
+        )
+        .fetch_optional(&self.pool)
+        .await?
+        .map(|row| {
+            let interval = Interval {
+                unit: convert::unit(&row.interval_unit)?,
+                count: convert::unsigned(row.interval_count)?,
+            };
+            let (token, price) = (convert::address(&row.token)?, convert::base_units(row.price)?);
+            Ok(OnchainTerms { token, price, interval })
+        })
+        .transpose()
+    }
+
+    /// Records which plan of `source` sells a version. It gives its tier only as long as the terms are the same. A mapping that exists already is left as it is.
     ///
     /// # Errors
     /// [`StoreError::Database`]; [`StoreError::Inconsistent`] where either side is mapped otherwise.
@@ -71,20 +114,23 @@ impl Store {
         let (chain_id, contract) = (convert::to_i64(source.chain_id)?, source.contract);
         let plan = mapping.plan.as_uuid();
         sqlx::query!(
-            "INSERT INTO ledger.plan_prices (chain_id, contract, onchain_plan_id, plan_id) VALUES ($1, $2, $3, $4)
-             ON CONFLICT DO NOTHING",
+            "INSERT INTO ledger.plan_prices (chain_id, contract, onchain_plan_id, plan_id, token)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
             chain_id,
             contract.as_slice(),
             i64::from(mapping.onchain_plan_id),
             plan,
+            mapping.token.as_slice(),
         )
         .execute(&self.pool)
         .await?;
         let mapped = sqlx::query_scalar!(
-            "SELECT plan_id FROM ledger.plan_prices WHERE chain_id = $1 AND contract = $2 AND onchain_plan_id = $3",
+            "SELECT plan_id FROM ledger.plan_prices
+             WHERE chain_id = $1 AND contract = $2 AND onchain_plan_id = $3 AND token = $4",
             chain_id,
             contract.as_slice(),
             i64::from(mapping.onchain_plan_id),
+            mapping.token.as_slice(),
         )
         .fetch_optional(&self.pool)
         .await?;

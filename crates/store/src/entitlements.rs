@@ -24,8 +24,9 @@ impl Store {
                FROM ledger.subscriptions s
                JOIN ledger.chain_plans cp USING (chain_id, contract, onchain_plan_id)
                JOIN ledger.chain_checkpoints c USING (chain_id, contract)
-               LEFT JOIN ledger.plan_prices pp USING (chain_id, contract, onchain_plan_id)
+               LEFT JOIN ledger.plan_prices pp USING (chain_id, contract, onchain_plan_id, token)
                LEFT JOIN ledger.plans p ON p.id = pp.plan_id
+                   AND (p.price, p.interval_unit, p.interval_count) = (cp.price, cp.interval_unit, cp.interval_count)
                WHERE s.account_id = $1 AND s.confirmed"#,
             account.as_uuid(),
         )

@@ -21,9 +21,18 @@ pub enum StoreError {
     /// No such account.
     #[error("no such account")]
     UnknownAccount,
+    /// No such transaction of this account.
+    #[error("no such transaction")]
+    UnknownTransaction,
     /// The wallet belongs to another account of the platform.
     #[error("the wallet belongs to another account")]
     WalletTaken,
+    /// The ledger was begun for another merchant, or from a later block.
+    #[error(
+        "this contract was indexed for another merchant or from a later start_block: what was left out then would \
+         stay out; give the former settings, or another database"
+    )]
+    OtherScope,
     /// The checkpoint is not where this writer left it: another writer was here.
     #[error("the checkpoint was moved by another indexer")]
     CheckpointMoved,

@@ -26,7 +26,7 @@ use std::{str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection, PgConnection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -34,7 +34,7 @@ use sqlx::{
 pub use accounts::{Account, AccountOrigin, Upserted};
 pub use api_keys::{ApiKey, NewApiKey, Scope, UnknownScope};
 pub use audit::Actor;
-pub use catalogue::{ChainPlanMapping, StoredPlan};
+pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
 pub use error::StoreError;
 pub use transactions::{Transaction, TransactionStatus};
 pub use wallets::{Wallet, WalletLinked, WalletProof};
@@ -76,7 +76,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Migrate`] where a migration fails or the database is of a newer release.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATIONS.run(&self.pool).await?)
+        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        // A long index build, or waiting for another process's migrations, is no runaway statement.
+        sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+        MIGRATIONS.run(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
     }
 
     /// Checks that the database answers and that its schema is this release's.

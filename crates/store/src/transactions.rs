@@ -57,13 +57,23 @@ impl Store {
     /// The newest `limit` money movements of `account`, newest first; those before `before` where it is given.
     ///
     /// # Errors
-    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    /// [`StoreError::UnknownTransaction`] where `before` is none of the account's.
     pub async fn transactions(
         &self,
         account: AccountId,
         before: Option<TransactionId>,
         limit: u32,
     ) -> Result<Vec<Transaction>, StoreError> {
+        if let Some(before) = before {
+            sqlx::query!(
+                "SELECT id FROM ledger.transactions WHERE id = $1 AND account_id = $2",
+                before.as_uuid(),
+                account.as_uuid(),
+            )
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or(StoreError::UnknownTransaction)?;
+        }
         sqlx::query!(
             "SELECT t.id, t.subscription_id, t.status, t.failure_reason, t.amount, t.currency, t.exponent,
                     t.period_start, t.period_end, t.chain_id, t.contract, t.payer, t.payee, t.tx_hash,

@@ -88,14 +88,18 @@ impl Store {
         let outcome = if inserted == 1 {
             WalletLinked::New
         } else {
-            let owner = sqlx::query!(
-                // FOR UPDATE of both: the indexer cannot give the owner another subscription meanwhile.
-                "SELECT a.id, a.origin FROM ledger.wallets w JOIN ledger.accounts a ON a.id = w.account_id
-                 WHERE w.address = $1 FOR UPDATE",
+            // The wallet first: whoever waits for it sees the owner of then, not the one that was claimed meanwhile.
+            let owner = sqlx::query_scalar!(
+                "SELECT account_id FROM ledger.wallets WHERE address = $1 FOR UPDATE",
                 wallet.as_slice(),
             )
             .fetch_one(&mut *tx)
             .await?;
+            // Then its owner: the indexer cannot give it another subscription meanwhile.
+            let owner =
+                sqlx::query!("SELECT id, origin FROM ledger.accounts WHERE id = $1 FOR UPDATE", owner)
+                    .fetch_one(&mut *tx)
+                    .await?;
             match AccountId::from_uuid(owner.id) {
                 id if id == account => WalletLinked::Already,
                 id if owner.origin == "wallet" => {

@@ -20,6 +20,8 @@ use crate::{
         (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn get_account(

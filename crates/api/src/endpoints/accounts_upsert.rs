@@ -39,6 +39,8 @@ pub(crate) struct UpsertAccount {
         (status = 413, description = "`body_too_large`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "`unsupported_media_type`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`invalid_body`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn upsert_account(

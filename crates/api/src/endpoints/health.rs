@@ -22,7 +22,7 @@ pub(crate) struct Readiness {
     #[schema(example = "ready")]
     status: &'static str,
     /// `ok`, or what is wrong, by part.
-    parts: BTreeMap<&'static str, String>,
+    parts: BTreeMap<String, String>,
 }
 
 /// Is the process alive?
@@ -41,8 +41,8 @@ pub(crate) async fn healthz() -> Json<Health> {
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
     let database = state.store.check().await.map_err(|error| error.to_string());
-    let mut parts = BTreeMap::from([("database", database)]);
-    parts.extend(state.probes.iter().map(|probe| (probe.name, probe.state.borrow().clone())));
+    let mut parts = BTreeMap::from([("database".to_owned(), database)]);
+    parts.extend(state.probes.iter().map(|probe| (probe.name.clone(), (probe.check)())));
     let ready = parts.values().all(Result::is_ok);
     let parts =
         parts.into_iter().map(|(name, state)| (name, state.err().unwrap_or_else(|| "ok".into()))).collect();

@@ -3,6 +3,7 @@
 pub(crate) mod dev;
 pub(crate) mod key;
 pub(crate) mod migrate;
+pub(crate) mod plans;
 pub(crate) mod serve;
 
 use dues_embedded::{Durability, Postgres, PostgresOptions, tools};

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use dues_api::{AppState, clock::SystemClock, readiness::Probe};
-use dues_chain::source::{self, RpcSource};
+use dues_chain::source::{self, RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_store::Store;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -64,7 +64,7 @@ async fn serve(
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
             let rpc = RpcSource::new(chain.rpc_url()?, chain.indexer.source)?;
             let indexer = Indexer::new(store.clone(), rpc, chain.indexer.clone());
-            probes.push(Probe { name: "indexer", state: indexer.readiness() });
+            probes.push(Probe { name: format!("indexer of {name}"), check: Box::new(indexer.readiness()) });
             tasks.spawn(index(name, chain, config.asset.exponent, indexer, parts, shutdown.clone()));
         }
     }
@@ -118,16 +118,20 @@ async fn index(
 
 /// A token whose decimals are not those of the prices would be charged a wrong amount by some power of ten.
 async fn check_token(chain: &Chain, exponent: u8) -> anyhow::Result<()> {
+    let url = chain.rpc_url()?;
+    let rpc = RpcSource::new(url.clone(), chain.indexer.source)?;
     let decimals = loop {
-        match source::token_decimals(chain.rpc_url()?, chain.token).await {
+        let asked = async {
+            rpc.verify_chain().await?;
+            source::token_decimals(url.clone(), chain.token).await
+        };
+        match asked.await {
             Ok(decimals) => break decimals,
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the token does not say its decimals"
-                );
+            Err(error @ SourceError::Rpc { .. }) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the node does not answer");
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
+            Err(error) => return Err(error.into()),
         }
     };
     ensure!(

@@ -9,6 +9,7 @@ mod step;
 mod subscriptions;
 mod unwind;
 
+use alloy_primitives::{Address, B256};
 use dues_domain::chain::{BlockRef, ChainSource, EventPosition};
 use sqlx::{Connection, PgConnection};
 
@@ -33,9 +34,18 @@ pub struct StoredEvent {
     /// Where it stands.
     pub at: EventPosition,
     /// Indexed parameters, the event's signature first.
-    pub topics: Vec<alloy_primitives::B256>,
+    pub topics: Vec<B256>,
     /// The other parameters, ABI-encoded.
     pub data: Vec<u8>,
+}
+
+/// What of a contract is mirrored. It cannot change later: what was left out before would stay out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MirrorScope {
+    /// Whose plans are ours.
+    pub merchant: Address,
+    /// The first block that is read.
+    pub start_block: u64,
 }
 
 /// The leader's handle on one contract's part of the ledger.
@@ -43,6 +53,7 @@ pub struct StoredEvent {
 pub struct Mirror {
     connection: PgConnection,
     source: Source,
+    scope: MirrorScope,
 }
 
 /// A [`ChainSource`] as the database spells it.
@@ -56,9 +67,17 @@ impl Store {
     /// Takes the lead for `source`, or gives `None` where another process has it.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn lead(&self, source: ChainSource) -> Result<Option<Mirror>, StoreError> {
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
+    /// [`StoreError::Database`]; [`StoreError::OtherScope`] where the ledger was begun for another merchant or from
+    /// a later block.
+    pub async fn lead(&self, source: ChainSource, scope: MirrorScope) -> Result<Option<Mirror>, StoreError> {
+        let options = (*self.pool.connect_options()).clone();
+        // A leader whose machine vanished must not keep the lead for as long as TCP would by default.
+        let options = options.options([
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ]);
+        let mut connection = PgConnection::connect_with(&options).await?;
         let name = format!("dues:indexer:{}:{}", source.chain_id, source.contract);
         let leads =
             sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "leads!""#, name)
@@ -70,7 +89,20 @@ impl Store {
         }
         let source =
             Source { chain_id: convert::to_i64(source.chain_id)?, contract: source.contract.to_vec() };
-        Ok(Some(Mirror { connection, source }))
+        let begun = sqlx::query!(
+            "SELECT merchant, start_block FROM ledger.chain_checkpoints WHERE chain_id = $1 AND contract = $2",
+            source.chain_id,
+            source.contract,
+        )
+        .fetch_optional(&mut connection)
+        .await?;
+        if let Some(begun) = begun {
+            let start_block: u64 = convert::unsigned(begun.start_block)?;
+            if convert::address(&begun.merchant)? != scope.merchant || scope.start_block < start_block {
+                return Err(StoreError::OtherScope);
+            }
+        }
+        Ok(Some(Mirror { connection, source, scope }))
     }
 
     /// How far the mirror of `source` has come; `None` before its first step.
@@ -116,7 +148,7 @@ impl Mirror {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn begin(&mut self) -> Result<Step<'_>, StoreError> {
-        Ok(Step { tx: self.connection.begin().await?, source: self.source.clone() })
+        Ok(Step { tx: self.connection.begin().await?, source: self.source.clone(), scope: self.scope })
     }
 
     /// Gives the lead back.

@@ -11,7 +11,7 @@ use dues_domain::{
 };
 use sqlx::PgTransaction;
 
-use super::{Checkpoint, MirroredSubscription, Source, StoredEvent};
+use super::{Checkpoint, MirrorScope, MirroredSubscription, Source, StoredEvent};
 use crate::{StoreError, convert};
 
 /// An open step. Dropping it undoes everything; [`commit`](Self::commit) makes it so.
@@ -19,6 +19,7 @@ use crate::{StoreError, convert};
 pub struct Step<'a> {
     pub(super) tx: PgTransaction<'a>,
     pub(super) source: Source,
+    pub(super) scope: MirrorScope,
 }
 
 impl Step<'_> {
@@ -161,8 +162,6 @@ impl Step<'_> {
 
     /// Writes the row of a debit: one row, however often its transaction is mined.
     ///
-    /// `ordinal` counts this payer's debits within the transaction, from 0.
-    ///
     /// # Errors
     /// [`StoreError::Inconsistent`] where the row is settled already, or where the period has another live row.
     pub async fn record_charge(
@@ -172,21 +171,20 @@ impl Step<'_> {
         money: &Money,
         plan: &OnchainPlan,
         at: EventPosition,
-        ordinal: u32,
     ) -> Result<TransactionId, StoreError> {
         let recorded = sqlx::query_scalar!(
             "INSERT INTO ledger.transactions AS t
                  (id, account_id, subscription_id, rail, kind, status, amount, currency, exponent, period,
-                  period_start, period_end, chain_id, contract, token, payer, payee, tx_hash, ordinal,
+                  period_start, period_end, chain_id, contract, token, payer, payee, tx_hash,
                   block_number, block_hash, log_index, occurred_at)
              SELECT $1, s.account_id, s.id, 'chain', 'charge', 'pending', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                    $13, $14, $15, $16, $17, $18, $19
+                    $13, $14, $15, $16, $17, $18
              FROM ledger.subscriptions s WHERE s.id = $2
              ON CONFLICT ON CONSTRAINT transactions_transfer_key DO UPDATE SET
-                 account_id = excluded.account_id, subscription_id = excluded.subscription_id, status = 'pending',
+                 account_id = excluded.account_id, status = 'pending',
                  failure_reason = NULL, amount = excluded.amount, currency = excluded.currency,
-                 exponent = excluded.exponent, period = excluded.period, period_start = excluded.period_start,
-                 period_end = excluded.period_end, token = excluded.token, payee = excluded.payee,
+                 exponent = excluded.exponent, period_start = excluded.period_start,
+                 period_end = excluded.period_end, token = excluded.token, payer = excluded.payer, payee = excluded.payee,
                  block_number = excluded.block_number, block_hash = excluded.block_hash,
                  log_index = excluded.log_index, occurred_at = excluded.occurred_at, updated_at = now()
              WHERE t.status <> 'completed'
@@ -205,7 +203,6 @@ impl Step<'_> {
             subscription.state.payer.as_slice(),
             plan.payee.as_slice(),
             at.tx_hash.as_slice(),
-            convert::unsigned::<_, i32>(ordinal)?,
             convert::to_i64(at.block.number)?,
             at.block.hash.as_slice(),
             convert::to_i64(at.log_index)?,
@@ -249,13 +246,16 @@ impl Step<'_> {
             }
             None => {
                 sqlx::query!(
-                    "INSERT INTO ledger.chain_checkpoints (chain_id, contract, block_number, block_hash, final_number)
-                     VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+                    "INSERT INTO ledger.chain_checkpoints
+                         (chain_id, contract, block_number, block_hash, final_number, merchant, start_block)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
                     self.source.chain_id,
                     self.source.contract,
                     number,
                     next.block.hash.as_slice(),
                     final_number,
+                    self.scope.merchant.as_slice(),
+                    convert::to_i64(self.scope.start_block)?,
                 )
                 .execute(&mut *self.tx)
                 .await?

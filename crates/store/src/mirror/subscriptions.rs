@@ -71,7 +71,7 @@ impl Step<'_> {
     /// Writes a subscription that just began. Its account is the one that its reference names, else the one that
     /// its payer's wallet belongs to, else a new one for that wallet: nothing that was paid is ever dropped.
     ///
-    /// `ordinal` counts this payer's beginnings within the transaction, from 0. A row that a reorganisation left
+    /// `ordinal` counts beginnings of the same payer, plan and reference within the transaction, from 0. A row that a reorganisation left
     /// without its event takes it back, and keeps its id and its account.
     ///
     /// # Errors
@@ -85,13 +85,13 @@ impl Step<'_> {
         let row = sqlx::query!(
             "INSERT INTO ledger.subscriptions
                  (id, account_id, rail, status, chain_id, contract, onchain_id, onchain_plan_id, payer, reference,
-                  origin_tx, origin_ordinal, anchor, periods, paid_through, confirmed, cancel_at_period_end,
-                  evidence_block_number, evidence_block_hash, evidence_log_index, evidence_tx, evidence_at)
-             VALUES ($1, $2, 'chain', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                     $10, $20)
+                  origin_tx, origin_plan_id, origin_ordinal, anchor, periods, paid_through, confirmed,
+                  cancel_at_period_end, evidence_block_number, evidence_block_hash, evidence_log_index, evidence_tx,
+                  evidence_at)
+             VALUES ($1, $2, 'chain', $3, $4, $5, $6, $7, $8, $9, $10, $7, $11, $12, $13, $14, $15, $16, $17, $18,
+                     $19, $10, $20)
              ON CONFLICT ON CONSTRAINT subscriptions_origin_key DO UPDATE SET
-                 onchain_id = excluded.onchain_id, onchain_plan_id = excluded.onchain_plan_id,
-                 reference = excluded.reference
+                 onchain_id = excluded.onchain_id, onchain_plan_id = excluded.onchain_plan_id
              RETURNING id, account_id",
             SubscriptionId::generate().as_uuid(),
             account.as_uuid(),

@@ -26,7 +26,7 @@ impl Step<'_> {
     /// caller to fold again.
     ///
     /// # Errors
-    /// [`StoreError::Inconsistent`] where something settled would have to be taken back.
+    /// [`StoreError::Database`]; [`StoreError::Inconsistent`] where an event's subscription has no row.
     pub async fn unwind(&mut self, fork: BlockRef) -> Result<Vec<Touched>, StoreError> {
         let fork = convert::to_i64(fork.number)?;
         let touched = sqlx::query_scalar!(
@@ -62,19 +62,8 @@ impl Step<'_> {
         Ok(histories)
     }
 
+    /// What is completed stays: a fork point is never below finality, and nothing above finality is completed.
     async fn fail_charges(&mut self, fork: i64) -> Result<(), StoreError> {
-        let settled = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM ledger.transactions
-               WHERE chain_id = $1 AND contract = $2 AND block_number > $3 AND status = 'completed'"#,
-            self.source.chain_id,
-            self.source.contract,
-            fork,
-        )
-        .fetch_one(&mut *self.tx)
-        .await?;
-        if settled > 0 {
-            return Err(StoreError::Inconsistent("a reorganisation reaches below finality"));
-        }
         sqlx::query!(
             "UPDATE ledger.transactions SET status = 'failed', failure_reason = 'reorganised', updated_at = now()
              WHERE chain_id = $1 AND contract = $2 AND block_number > $3 AND status = 'pending'",
