@@ -33,3 +33,5 @@ END $$;
 
 CREATE TRIGGER audit_log_immutable BEFORE UPDATE OR DELETE ON ledger.audit_log
     FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER audit_log_kept BEFORE TRUNCATE ON ledger.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();

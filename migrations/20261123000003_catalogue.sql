@@ -19,6 +19,8 @@ CREATE TABLE ledger.plans (
 
 CREATE TRIGGER plans_immutable BEFORE UPDATE OR DELETE ON ledger.plans
     FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER plans_kept BEFORE TRUNCATE ON ledger.plans
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 -- The contract's plans of our merchant, as its events state them. Written by the indexer only.
 CREATE TABLE ledger.chain_plans (

@@ -5,7 +5,7 @@ use std::{any::Any, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Response, header},
+    http::{HeaderName, HeaderValue, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
 };
@@ -65,6 +65,14 @@ async fn headers_and_timeout(request: Request, next: Next) -> axum::response::Re
         Ok(response) => response,
         Err(_) => Problem::new(Code::Timeout).into_response(),
     };
+    if response.headers().get(header::CONTENT_TYPE).is_none() {
+        // What others than our handlers answer (the page's files, say) has no body where it fails.
+        response = match response.status() {
+            StatusCode::NOT_FOUND => Problem::new(Code::RouteNotFound).into_response(),
+            StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed).into_response(),
+            _ => response,
+        };
+    }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Answers are about one account at one instant: nobody in between may keep them.

@@ -101,6 +101,7 @@ impl Devnet {
             .context("the plans could not be created on chain")?;
         let accounts = demo::accounts(&store).await?;
         demo::history(&chain, contract, &plans, &accounts).await.context("the demo's history failed")?;
+        services.save().await;
         chain.go_live(options.block_time).await?;
 
         let server = Server::start(&options, &services, contract, listener).await?;
@@ -121,16 +122,28 @@ impl Devnet {
         let Self { services, server, narrator, .. } = &mut self;
         let (changes, indexer, api) = server.watch();
         let changed = Notify::new();
-        let ended = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            error = api => Err(error),
-            error = services.watch(&changed) => Err(error),
-            never = narrator.follow(changes, indexer, &changed) => match never {},
+        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
+        let events = async {
+            let ended = tokio::select! {
+                () = shutdown.cancelled() => Ok(()),
+                () = failed.cancelled() => Ok(()),
+                error = api => Err(error),
+                never = narrator.follow(changes, indexer, &changed) => match never {},
+            };
+            stop.cancel();
+            ended
         };
+        // Not part of the select: a save that is under way is waited for, or it could overwrite the last one.
+        let services = async {
+            let ended = services.watch(&changed, &stop).await;
+            failed.cancel();
+            ended
+        };
+        let (events, services) = tokio::join!(events, services);
         drop(self.manifest);
         self.server.stop().await;
         self.services.stop().await?;
-        ended
+        services.and(events)
     }
 }
 

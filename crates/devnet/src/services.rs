@@ -8,6 +8,7 @@ use dues_embedded::{Anvil, AnvilOptions, DirLock, Durability, Postgres, Postgres
 use dues_store::Store;
 use secrecy::SecretString;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{DevnetOptions, chain, manifest};
@@ -81,8 +82,8 @@ impl Services {
     }
 
     /// Saves the chain whenever `changed` says so, and every few seconds: a `kill -9` of everything then loses at
-    /// most a few empty blocks. Returns when one of our processes has ended by itself.
-    pub(crate) async fn watch(&mut self, changed: &Notify) -> anyhow::Error {
+    /// most a few empty blocks. Returns after `stop`, or with the reason when one of our processes has ended.
+    pub(crate) async fn watch(&mut self, changed: &Notify, stop: &CancellationToken) -> anyhow::Result<()> {
         loop {
             let ended = async {
                 tokio::select! {
@@ -91,7 +92,8 @@ impl Services {
                 }
             };
             tokio::select! {
-                error = ended => return error.into(),
+                () = stop.cancelled() => return Ok(()),
+                error = ended => return Err(error.into()),
                 () = changed.notified() => {}
                 () = tokio::time::sleep(SAVE_INTERVAL) => {}
             }
@@ -99,7 +101,8 @@ impl Services {
         }
     }
 
-    async fn save(&self) {
+    /// Saves the chain, where it is our own.
+    pub(crate) async fn save(&self) {
         if let Some(anvil) = &self.anvil
             && let Err(error) = anvil.save_state().await
         {

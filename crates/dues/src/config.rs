@@ -21,7 +21,7 @@ use dues_domain::{
     money::{Asset, BaseUnits, Money},
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
-use dues_store::mirror::MirrorScope;
+use dues_store::{Store, mirror::MirrorScope};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
@@ -128,6 +128,9 @@ impl Config {
 
     fn check(root: Root, mut faults: Faults) -> anyhow::Result<Self> {
         let asset = Asset { code: root.catalogue.currency, exponent: root.catalogue.exponent };
+        if let Some(url) = &root.database.url {
+            faults.take("database.url", Store::check_url(url));
+        }
         if root.database.max_connections == 0 {
             faults.add("database.max_connections: at least 1 is needed");
         }

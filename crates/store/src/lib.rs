@@ -57,18 +57,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::Url`] where `url` is none, [`StoreError::Database`] where the server does not answer.
     pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url.expose_secret())
-            .map_err(|_| StoreError::Url)?
+        let options = options(url)?
             .application_name("dues")
             // Statements at the debug level only: their parameters are people's data.
             .log_statements(tracing::log::LevelFilter::Trace)
             .options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")]);
+        // The pool would only say that it timed out; a connection of its own says why.
+        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options));
+        first.await.map_err(|_| StoreError::Database(sqlx::Error::PoolTimedOut))??.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(options)
             .await?;
         Ok(Self { pool })
+    }
+
+    /// Whether `url` is one of PostgreSQL, without asking the server.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] where it is not.
+    pub fn check_url(url: &SecretString) -> Result<(), StoreError> {
+        options(url).map(drop)
     }
 
     /// Brings the schema up to date; safe to run from several processes at once.
@@ -107,4 +117,13 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn options(url: &SecretString) -> Result<PgConnectOptions, StoreError> {
+    let url = url.expose_secret();
+    // sqlx takes any scheme.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(StoreError::Url);
+    }
+    PgConnectOptions::from_str(url).map_err(|_| StoreError::Url)
 }

@@ -76,6 +76,10 @@ impl Store {
         actor: Actor,
     ) -> Result<WalletLinked, StoreError> {
         let mut tx = self.pool.begin().await?;
+        sqlx::query!("SELECT id FROM ledger.accounts WHERE id = $1 FOR KEY SHARE", account.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?
+            .ok_or(StoreError::UnknownAccount)?;
         let inserted = sqlx::query!(
             "INSERT INTO ledger.wallets (address, account_id, proof) VALUES ($1, $2, 'platform')
              ON CONFLICT (address) DO NOTHING",
@@ -121,10 +125,6 @@ impl Store {
 /// Moves everything of the anonymous account `from` to `to`, and removes what is left of it.
 async fn claim(tx: &mut PgConnection, from: AccountId, to: AccountId) -> Result<(), StoreError> {
     let (from, to) = (from.as_uuid(), to.as_uuid());
-    sqlx::query!("SELECT id FROM ledger.accounts WHERE id = $1 FOR KEY SHARE", to)
-        .fetch_optional(&mut *tx)
-        .await?
-        .ok_or(StoreError::UnknownAccount)?;
     sqlx::query!(
         "UPDATE ledger.wallets SET account_id = $2, proof = 'platform' WHERE account_id = $1",
         from,

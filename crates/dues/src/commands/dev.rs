@@ -40,6 +40,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !args.reset || config.database.url.is_none(),
+        "--reset begins with a new ledger, but DUES__DATABASE__URL names a database that is not the devnet's to empty"
+    );
     let shutdown = shutdown::on_signals()?;
     let options = DevnetOptions {
         data_dir: args.data_dir,

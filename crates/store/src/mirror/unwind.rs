@@ -26,9 +26,10 @@ impl Step<'_> {
     /// caller to fold again.
     ///
     /// # Errors
-    /// [`StoreError::Database`]; [`StoreError::Inconsistent`] where an event's subscription has no row.
+    /// [`StoreError::Inconsistent`] where `fork` is below finality, or where an event's subscription has no row.
     pub async fn unwind(&mut self, fork: BlockRef) -> Result<Vec<Touched>, StoreError> {
         let fork = convert::to_i64(fork.number)?;
+        self.refuse_below_finality(fork).await?;
         let touched = sqlx::query_scalar!(
             r#"DELETE FROM ledger.chain_events WHERE chain_id = $1 AND contract = $2 AND block_number > $3
                RETURNING onchain_id"#,
@@ -62,7 +63,20 @@ impl Step<'_> {
         Ok(histories)
     }
 
-    /// What is completed stays: a fork point is never below finality, and nothing above finality is completed.
+    async fn refuse_below_finality(&mut self, fork: i64) -> Result<(), StoreError> {
+        let final_number = sqlx::query_scalar!(
+            "SELECT final_number FROM ledger.chain_checkpoints WHERE chain_id = $1 AND contract = $2",
+            self.source.chain_id,
+            self.source.contract,
+        )
+        .fetch_optional(&mut *self.tx)
+        .await?;
+        if final_number.is_some_and(|final_number| fork < final_number) {
+            return Err(StoreError::Inconsistent("a fork point is below finality"));
+        }
+        Ok(())
+    }
+
     async fn fail_charges(&mut self, fork: i64) -> Result<(), StoreError> {
         sqlx::query!(
             "UPDATE ledger.transactions SET status = 'failed', failure_reason = 'reorganised', updated_at = now()

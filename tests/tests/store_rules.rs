@@ -1,0 +1,311 @@
+//! What the database itself refuses, whoever asks; and the mirror's own guards.
+
+use alloy::primitives::{Address, B256};
+use dues_domain::chain::{BlockRef, ChainSource};
+use dues_store::{
+    StoreError,
+    mirror::{Checkpoint, MirrorScope},
+};
+use dues_tests::{Database, Ledger, SOON, eventually};
+use sqlx::{AssertSqlSafe, PgPool};
+
+/// What is mirrored: the merchant of the good rows.
+const SCOPE: MirrorScope = MirrorScope { merchant: Address::repeat_byte(0x11), start_block: 0 };
+
+/// One good row of everything that has rules.
+const SEED: &str = "
+INSERT INTO ledger.accounts (id, external_id, origin) VALUES
+    ('00000000-0000-7000-8000-00000000000a', 'ada', 'platform'), ('00000000-0000-7000-8000-00000000000b', NULL, 'wallet');
+INSERT INTO ledger.wallets (address, account_id, proof)
+    VALUES (decode(repeat('aa', 20), 'hex'), '00000000-0000-7000-8000-00000000000a', 'platform');
+INSERT INTO ledger.api_keys (id, name, key_hash, scopes)
+    VALUES ('00000000-0000-7000-8000-000000000001', 'key', decode(repeat('01', 32), 'hex'), '{accounts:read}');
+INSERT INTO ledger.audit_log (actor, action, subject) VALUES ('operator', 'api_key.create', 'key');
+INSERT INTO ledger.plans (id, key, version, tier, interval_unit, interval_count, price, currency, exponent)
+    VALUES ('00000000-0000-7000-8000-0000000000cc', 'basic', 1, 'basic', 'month', 1, 29990000, 'USDC', 6);
+INSERT INTO ledger.chain_plans (chain_id, contract, onchain_plan_id, merchant, token, payee, price, interval_unit,
+                                interval_count, trial_seconds, grace_seconds, block_number)
+    VALUES (1, decode(repeat('cc', 20), 'hex'), 1, decode(repeat('11', 20), 'hex'), decode(repeat('22', 20), 'hex'),
+            decode(repeat('33', 20), 'hex'), 29990000, 'month', 1, 0, 3600, 5);
+INSERT INTO ledger.plan_prices (chain_id, contract, onchain_plan_id, plan_id, token)
+    VALUES (1, decode(repeat('cc', 20), 'hex'), 1, '00000000-0000-7000-8000-0000000000cc',
+            decode(repeat('22', 20), 'hex'));
+INSERT INTO ledger.subscriptions (id, account_id, rail, status, chain_id, contract, onchain_id, onchain_plan_id, payer,
+        reference, origin_tx, origin_plan_id, origin_ordinal, anchor, periods, paid_through, confirmed, cancel_at_period_end,
+        evidence_block_number, evidence_block_hash, evidence_log_index, evidence_tx, evidence_at)
+    VALUES ('00000000-0000-7000-8000-0000000000dd', '00000000-0000-7000-8000-00000000000a', 'chain', 'active', 1,
+            decode(repeat('cc', 20), 'hex'), 1, 1, decode(repeat('aa', 20), 'hex'), decode(repeat('00', 32), 'hex'),
+            decode(repeat('e0', 32), 'hex'), 1, 0, '2026-01-01Z', 1, '2026-02-01Z', true, false, 7,
+            decode(repeat('b7', 32), 'hex'), 1, decode(repeat('e0', 32), 'hex'), '2026-01-01Z');
+INSERT INTO ledger.transactions (id, account_id, subscription_id, rail, kind, status, amount, currency, exponent, period,
+        period_start, period_end, chain_id, contract, token, payer, payee, tx_hash, block_number, block_hash,
+        log_index, occurred_at)
+    VALUES ('00000000-0000-7000-8000-0000000000ee', '00000000-0000-7000-8000-00000000000a',
+            '00000000-0000-7000-8000-0000000000dd', 'chain', 'charge', 'pending', 29990000, 'USDC', 6, 1, '2026-01-01Z',
+            '2026-02-01Z', 1, decode(repeat('cc', 20), 'hex'), decode(repeat('22', 20), 'hex'),
+            decode(repeat('aa', 20), 'hex'), decode(repeat('33', 20), 'hex'), decode(repeat('e0', 32), 'hex'), 7,
+            decode(repeat('b7', 32), 'hex'), 1, '2026-01-01Z');
+INSERT INTO ledger.chain_checkpoints (chain_id, contract, block_number, block_hash, final_number, merchant,
+        start_block)
+    VALUES (1, decode(repeat('cc', 20), 'hex'), 9, decode(repeat('b9', 32), 'hex'), 3, decode(repeat('11', 20), 'hex'), 0);
+";
+
+/// Another row like the good one, but for its own keys and for what is given: a rule, and what refuses it.
+const ROWS: [(&str, &str, &str); 39] = [
+    ("transactions", r#"{"tx_hash": "\\xTX"}"#, "transactions_period_paid_once"),
+    (
+        "transactions",
+        r#"{"period_start": "2026-02-01Z", "period_end": "2026-03-01Z"}"#,
+        "transactions_transfer_key",
+    ),
+    ("transactions", r#"{"amount": -1, NEXT}"#, "transactions_amount_positive"),
+    ("transactions", r#"{"amount": 0, NEXT}"#, "transactions_amount_positive"),
+    ("transactions", r#"{"status": "paid", NEXT}"#, "transactions_status_known"),
+    ("transactions", r#"{"status": "failed", NEXT}"#, "transactions_failed_has_reason"),
+    ("transactions", r#"{"failure_reason": "none", NEXT}"#, "transactions_failed_has_reason"),
+    ("transactions", r#"{"status": "completed", NEXT}"#, "transactions_completed_is_settled"),
+    ("transactions", r#"{"settled_at": "2026-02-01Z", NEXT}"#, "transactions_completed_is_settled"),
+    ("transactions", r#"{"rail": "cash", NEXT}"#, "transactions_rail_known"),
+    ("transactions", r#"{"kind": "gift", NEXT}"#, "transactions_kind_known"),
+    ("transactions", r#"{"exponent": 29, NEXT}"#, "transactions_exponent_range"),
+    ("transactions", r#"{NEXT, "period_end": "2026-02-01Z"}"#, "transactions_period_forward"),
+    ("transactions", r#"{NEXT, "period": 0}"#, "transactions_period_forward"),
+    ("transactions", r#"{"payer": "\\x00", NEXT}"#, "transactions_widths"),
+    (
+        "transactions",
+        r#"{"account_id": "00000000-0000-7000-8000-000000000099", NEXT}"#,
+        "transactions_account_id_fkey",
+    ),
+    (
+        "transactions",
+        r#"{"subscription_id": "00000000-0000-7000-8000-000000000099", NEXT}"#,
+        "transactions_subscription_id_fkey",
+    ),
+    ("subscriptions", r#"{"origin_ordinal": 1}"#, "subscriptions_onchain_id_key"),
+    ("subscriptions", r#"{"onchain_id": 2}"#, "subscriptions_origin_key"),
+    ("subscriptions", r#"{OTHER, "onchain_plan_id": 9}"#, "subscriptions_onchain_plan_fkey"),
+    ("subscriptions", r#"{OTHER, "onchain_id": null}"#, "subscriptions_onchain_unless_incomplete"),
+    ("subscriptions", r#"{OTHER, "confirmed": false}"#, "subscriptions_unconfirmed_is_incomplete"),
+    ("subscriptions", r#"{OTHER, "status": "lapsed"}"#, "subscriptions_status_known"),
+    ("subscriptions", r#"{OTHER, "ended_at": "2026-01-02Z"}"#, "subscriptions_ended_is_cancelled"),
+    (
+        "subscriptions",
+        r#"{OTHER, "paid_through": "2025-12-31Z"}"#,
+        "subscriptions_paid_through_not_before_anchor",
+    ),
+    ("subscriptions", r#"{OTHER, "periods": 65536}"#, "subscriptions_periods_range"),
+    ("plans", r#"{"version": 1}"#, "plans_key_version_key"),
+    ("plans", r#"{"version": 2, "tier": "free"}"#, "plans_tier_sold"),
+    ("plans", r#"{"version": 2, "price": 0}"#, "plans_price_positive"),
+    ("plans", r#"{"version": 2, "interval_unit": "week"}"#, "plans_interval_valid"),
+    ("chain_plans", r#"{"onchain_plan_id": 2, "price": -5}"#, "chain_plans_terms"),
+    ("plan_prices", r#"{"onchain_plan_id": 2}"#, "plan_prices_plan_once_per_contract"),
+    (
+        "api_keys",
+        r#"{"key_hash": "\\xTX", "scopes": ["accounts:read", "everything"]}"#,
+        "api_keys_scopes_known",
+    ),
+    ("api_keys", r#"{"key_hash": "\\xTX", "scopes": []}"#, "api_keys_scopes_known"),
+    ("api_keys", r#"{"key_hash": "\\xTX", "scopes": [null]}"#, "api_keys_scopes_known"),
+    ("api_keys", r#"{}"#, "api_keys_key_hash_key"),
+    ("api_keys", r#"{"key_hash": "\\x00"}"#, "api_keys_key_hash_length"),
+    ("wallets", r#"{"account_id": "00000000-0000-7000-8000-00000000000b"}"#, "wallets_pkey"),
+    ("chain_checkpoints", r#"{"chain_id": 2, "final_number": 10}"#, "chain_checkpoints_final_not_ahead"),
+];
+
+/// A statement, and what refuses it.
+const STATEMENTS: [(&str, &str); 13] = [
+    ("DELETE FROM ledger.accounts WHERE external_id = 'ada'", "_account_id_fkey"),
+    ("DELETE FROM ledger.subscriptions", "transactions_subscription_id_fkey"),
+    ("DELETE FROM ledger.chain_plans", "subscriptions_onchain_plan_fkey"),
+    ("UPDATE ledger.plans SET price = 1", "immutable"),
+    ("DELETE FROM ledger.plans", "immutable"),
+    ("UPDATE ledger.audit_log SET actor = 'nobody'", "immutable"),
+    ("DELETE FROM ledger.audit_log", "immutable"),
+    ("TRUNCATE ledger.audit_log", "immutable"),
+    ("TRUNCATE ledger.plans CASCADE", "immutable"),
+    (
+        "UPDATE ledger.accounts SET external_id = 'x' WHERE origin = 'wallet'",
+        "accounts_wallet_origin_is_anonymous",
+    ),
+    (
+        "INSERT INTO ledger.accounts (id, external_id, origin) VALUES (gen_random_uuid(), 'ada', 'platform')",
+        "accounts_external_id_key",
+    ),
+    (
+        "INSERT INTO ledger.accounts (id, external_id, origin) VALUES (gen_random_uuid(), '', 'platform')",
+        "accounts_external_id_length",
+    ),
+    (
+        "INSERT INTO ledger.accounts (id, external_id, origin) VALUES (gen_random_uuid(), repeat('x', 256), 'platform')",
+        "accounts_external_id_length",
+    ),
+];
+
+async fn seeded() -> (Database, Ledger) {
+    let database = Database::fresh().await;
+    database.store().await.close().await;
+    let ledger = Ledger::new(&database);
+    sqlx::raw_sql(SEED).execute(ledger.pool()).await.unwrap();
+    (database, ledger)
+}
+
+/// Why the database refuses `sql`; `None` where it does not. Nothing is kept of it either way.
+async fn refusal(pool: &PgPool, sql: String) -> Option<String> {
+    let mut tx = pool.begin().await.unwrap();
+    let error = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await.err()?;
+    let error = error.as_database_error().unwrap();
+    Some(format!("{} {error}", error.constraint().unwrap_or_default()))
+}
+
+/// Inserts a copy of the good row of `table` with `changes`.
+fn copy(table: &str, changes: &str) -> String {
+    let changes = changes
+        .replace("NEXT", r#""period": 2, "period_start": "2026-02-01Z", "period_end": "2026-03-01Z""#)
+        .replace("OTHER", r#""onchain_id": 2, "origin_ordinal": 1"#)
+        .replace("TX", &"99".repeat(32));
+    let id = match table {
+        "transactions" | "subscriptions" | "plans" | "api_keys" => {
+            "jsonb_build_object('id', gen_random_uuid())"
+        }
+        _ => "'{}'::jsonb",
+    };
+    format!(
+        "INSERT INTO ledger.{table} SELECT (jsonb_populate_record(r, {id} || '{changes}'::jsonb)).* FROM ledger.{table} r"
+    )
+}
+
+#[tokio::test]
+async fn the_database_refuses_what_the_rules_forbid() {
+    let (_database, ledger) = seeded().await;
+    let before = ledger.digest().await;
+    let mut wrong = Vec::new();
+    let rows =
+        ROWS.iter().map(|(table, changes, due)| (copy(table, changes), *due, format!("{table} {changes}")));
+    let statements = STATEMENTS.iter().map(|(sql, due)| ((*sql).to_owned(), *due, (*sql).to_owned()));
+    for (sql, due, name) in rows.chain(statements) {
+        match refusal(ledger.pool(), sql).await {
+            Some(refusal) if refusal.contains(due) => {}
+            refusal => wrong.push(format!("{name}: {due} was due, there is {refusal:?}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(ledger.digest().await, before);
+}
+
+#[tokio::test]
+async fn the_database_takes_what_the_rules_allow() {
+    let (_database, ledger) = seeded().await;
+    // The copies are refused for what is wrong with them, not because every copy is.
+    let next = ("transactions", r#"{NEXT}"#);
+    let other = ("subscriptions", r#"{OTHER}"#);
+    let version = ("plans", r#"{"version": 2}"#);
+    let key = ("api_keys", r#"{"key_hash": "\\xTX", "scopes": ["accounts:write", "entitlements:read"]}"#);
+    for (table, changes) in [next, other, version, key] {
+        assert_eq!(refusal(ledger.pool(), copy(table, changes)).await, None, "{table} {changes}");
+    }
+    // A period whose charge failed may be paid by another one.
+    let fail = "UPDATE ledger.transactions SET status = 'failed', failure_reason = 'reorganised'; ";
+    let again = format!(
+        "{fail}{}",
+        copy("transactions", r#"{"tx_hash": "\\xTX", "status": "pending", "failure_reason": null}"#)
+    );
+    assert_eq!(refusal(ledger.pool(), again).await, None);
+}
+
+fn source() -> ChainSource {
+    ChainSource { chain_id: 1, contract: Address::repeat_byte(0xcc) }
+}
+
+#[tokio::test]
+async fn a_contract_has_one_leader_and_the_next_one_comes_when_it_is_gone() {
+    let (database, _ledger) = seeded().await;
+    let (one, two) = (database.store().await, database.store().await);
+    let leader = one.lead(source(), SCOPE).await.unwrap().unwrap();
+    assert!(two.lead(source(), SCOPE).await.unwrap().is_none());
+    assert!(one.lead(source(), SCOPE).await.unwrap().is_none(), "not even by the same process");
+    // Another contract, and the same one on another chain, are nobody's yet.
+    let others =
+        [ChainSource { chain_id: 2, ..source() }, ChainSource { contract: Address::ZERO, ..source() }];
+    for other in others {
+        two.lead(other, SCOPE).await.unwrap().unwrap().release().await.unwrap();
+    }
+    leader.release().await.unwrap();
+    let leader = two.lead(source(), SCOPE).await.unwrap().unwrap();
+    // A leader that just goes away gives way as well.
+    drop(leader);
+    let next = eventually(SOON, "the lead is free again", || async {
+        one.lead(source(), SCOPE).await.unwrap().ok_or_else(|| "taken".to_owned())
+    })
+    .await;
+    next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_step_whose_checkpoint_was_moved_by_another_writer_writes_nothing() {
+    let (database, ledger) = seeded().await;
+    let store = database.store().await;
+    let mut mirror = store.lead(source(), SCOPE).await.unwrap().unwrap();
+    let seen = mirror.checkpoint().await.unwrap().unwrap();
+    assert_eq!((seen.block.number, seen.final_number), (9, 3));
+    sqlx::query("UPDATE ledger.chain_checkpoints SET block_hash = decode(repeat('ba', 32), 'hex')")
+        .execute(ledger.pool())
+        .await
+        .unwrap();
+    let before = ledger.digest().await;
+
+    let block = BlockRef { number: 10, hash: B256::repeat_byte(0xbb) };
+    // Finality would settle the pending transaction of block 7.
+    let next = Checkpoint { block, final_number: 8 };
+    for expected in [Some(seen), None] {
+        let mut step = mirror.begin().await.unwrap();
+        step.record_blocks(&[block]).await.unwrap();
+        let moved = step.advance(expected, next).await.unwrap_err();
+        assert!(matches!(moved, StoreError::CheckpointMoved), "{moved:?}");
+        drop(step);
+        assert_eq!(ledger.digest().await, before);
+    }
+
+    // From where it really is, the same step goes through and settles.
+    let now = mirror.checkpoint().await.unwrap();
+    let mut step = mirror.begin().await.unwrap();
+    step.record_blocks(&[block]).await.unwrap();
+    step.advance(now, next).await.unwrap();
+    step.commit().await.unwrap();
+    assert_eq!(mirror.checkpoint().await.unwrap(), Some(next));
+    let settled =
+        "SELECT count(*) FROM ledger.transactions WHERE status = 'completed' AND settled_at IS NOT NULL";
+    assert_eq!(ledger.count(settled).await, 1);
+}
+
+#[tokio::test]
+async fn an_unwind_below_a_settled_payment_is_refused() {
+    let (database, ledger) = seeded().await;
+    sqlx::raw_sql(
+        "UPDATE ledger.transactions SET status = 'completed', settled_at = now();
+         UPDATE ledger.chain_checkpoints SET final_number = 7",
+    )
+    .execute(ledger.pool())
+    .await
+    .unwrap();
+    let before = ledger.digest().await;
+    let mut mirror = database.store().await.lead(source(), SCOPE).await.unwrap().unwrap();
+    let mut step = mirror.begin().await.unwrap();
+    let refused = step.unwind(BlockRef { number: 6, hash: B256::ZERO }).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Inconsistent(_)), "{refused:?}");
+    drop(step);
+    assert_eq!(ledger.digest().await, before);
+}
+
+#[tokio::test]
+async fn migrations_that_run_at_once_or_again_leave_one_schema() {
+    let database = Database::fresh().await;
+    let stores = [database.store(), database.store(), database.store()];
+    let stores = futures::future::join_all(stores).await;
+    for store in &stores {
+        store.check().await.unwrap();
+    }
+    let ledger = Ledger::new(&database);
+    let versions = "SELECT count(*) - count(DISTINCT version) FROM _sqlx_migrations WHERE success";
+    assert_eq!(ledger.count(versions).await, 0);
+}
