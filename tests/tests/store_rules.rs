@@ -1,10 +1,14 @@
 //! What the database itself refuses, whoever asks; and the mirror's own guards.
 
 use alloy::primitives::{Address, B256};
-use dues_domain::chain::{BlockRef, ChainSource};
+use dues_domain::{
+    chain::{BlockRef, ChainSource, EventPosition, SubscriptionEvent, SubscriptionEventKind},
+    ids::AccountId,
+    subscription::ChainSubscription,
+};
 use dues_store::{
     StoreError,
-    mirror::{Checkpoint, MirrorScope},
+    mirror::{Checkpoint, MirrorScope, StoredEvent},
 };
 use dues_tests::{Database, Ledger, SOON, eventually};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -308,4 +312,48 @@ async fn migrations_that_run_at_once_or_again_leave_one_schema() {
     let ledger = Ledger::new(&database);
     let versions = "SELECT count(*) - count(DISTINCT version) FROM _sqlx_migrations WHERE success";
     assert_eq!(ledger.count(versions).await, 0);
+}
+
+/// A subscription of `payer` to plan 1 for the account that `reference` names, begun in block 8.
+fn begun(id: u64, reference: B256) -> (ChainSubscription, StoredEvent) {
+    let at = EventPosition {
+        block: BlockRef { number: 8, hash: B256::repeat_byte(0xb8) },
+        log_index: id,
+        tx_hash: B256::repeat_byte(0xe8),
+        timestamp: "2026-01-08T00:00:00Z".parse().unwrap(),
+    };
+    let anchor = at.timestamp;
+    let payer = Address::repeat_byte(0xaa);
+    let kind = SubscriptionEventKind::Subscribed { reference, anchor };
+    let event = SubscriptionEvent { id, plan: 1, payer, kind };
+    let state = ChainSubscription::apply(None, &event, at).unwrap().0;
+    (state, StoredEvent { at, topics: Vec::new(), data: Vec::new() })
+}
+
+#[tokio::test]
+async fn a_beginning_that_is_mined_again_without_its_neighbour_keeps_its_own_account() {
+    let (database, _) = seeded().await;
+    let store = database.store().await;
+    let mut mirror = store.lead(source(), SCOPE).await.unwrap().unwrap();
+    let fork = BlockRef { number: 7, hash: B256::repeat_byte(0xb7) };
+    let accounts = ["00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"];
+    let [ada, other] = accounts.map(|id| id.parse::<AccountId>().unwrap());
+
+    // One transaction of one payer subscribes two accounts to the same plan.
+    let mut step = mirror.begin().await.unwrap();
+    let mut rows = Vec::new();
+    for (id, account) in [(5, ada), (6, other)] {
+        let (state, event) = begun(id, account.to_reference());
+        step.record_event(&event, Some(id)).await.unwrap();
+        rows.push(step.begin_subscription(state, 0).await.unwrap());
+    }
+    assert_eq!(rows.iter().map(|row| row.account).collect::<Vec<_>>(), [ada, other]);
+
+    // It is mined again, and the first of the two fails: the second takes the first one's number.
+    assert_eq!(step.unwind(fork).await.unwrap().len(), 2);
+    let (state, event) = begun(5, other.to_reference());
+    step.record_event(&event, Some(5)).await.unwrap();
+    let again = step.begin_subscription(state, 0).await.unwrap();
+    assert_eq!((again.id, again.account), (rows[1].id, other));
+    step.commit().await.unwrap();
 }
