@@ -25,6 +25,9 @@ contract Dues is IDues, ReentrancyGuardTransient {
     /// @dev Where `Subscription.periods` sits in its slot: above the payer, the plan id and the anchor.
     uint256 private constant PERIODS_OFFSET = 232;
 
+    /// @dev Somebody else than this contract has called `chargeItem`.
+    error NotSelf(address caller);
+
     // STORAGE
 
     /// @dev The ids that come next, in one slot. They start at 1, so that the slot is never zero and the first plan
@@ -124,65 +127,80 @@ contract Dues is IDues, ReentrancyGuardTransient {
         _subscriptions[id] = Subscription({payer: msg.sender, planId: planId, anchor: anchor, periods: 0, flags: 0});
         emit Subscribed(id, planId, msg.sender, ref, anchor, anchor);
 
-        if (trial == 0) _chargeOrRevert(id);
+        if (trial == 0) _charge(id);
     }
 
     // CHARGING
 
     /// @inheritdoc IDues
     function charge(uint256 id) external nonReentrant {
-        _chargeOrRevert(id);
+        _charge(id);
     }
 
     /// @inheritdoc IDues
     function chargeBatch(uint256[] calldata ids) external nonReentrant returns (uint256 charged) {
         for (uint256 i = 0; i < ids.length; ++i) {
             uint256 id = ids[i];
-            Reason reason = _charge(id);
+            Reason reason = _chargeAlone(id);
             if (reason == Reason.None) {
                 ++charged;
-            } else {
+            } else if (reason >= Reason.Allowance) {
+                // Due, tried and refused. An event for everything that is not due would let anybody fill the log.
                 Subscription storage s = _subscriptions[id];
                 emit ChargeFailed(id, s.planId, s.payer, reason);
             }
         }
     }
 
-    function _chargeOrRevert(uint256 id) private {
-        Reason reason = _charge(id);
-        if (reason != Reason.None) revert ChargeRefused(id, reason);
+    /// @notice One item of a batch. Only this contract itself may call: what is refused in here is undone, whatever the
+    /// token did and then denied.
+    function chargeItem(uint256 id) external {
+        if (msg.sender != address(this)) revert NotSelf(msg.sender);
+        _charge(id);
     }
 
-    /// @dev The only place that debits anybody. Leaves the subscription unchanged unless it returns `None`.
-    function _charge(uint256 id) private returns (Reason) {
+    /// @dev Charges in a call of its own; `None` if that went through.
+    function _chargeAlone(uint256 id) private returns (Reason reason) {
+        bytes4 item = this.chargeItem.selector;
+        bytes4 refused = ChargeRefused.selector;
+        assembly ("memory-safe") {
+            let data := mload(0x40)
+            mstore(data, item)
+            mstore(add(data, 0x04), id)
+            if iszero(call(gas(), address(), 0, data, 0x24, data, 0x44)) {
+                // Whatever is not `ChargeRefused(id, reason)` is a lack of gas, which is no failure of the item.
+                if iszero(and(eq(returndatasize(), 0x44), eq(shr(224, mload(data)), shr(224, refused)))) {
+                    returndatacopy(data, 0, returndatasize())
+                    revert(data, returndatasize())
+                }
+                reason := mload(add(data, 0x24))
+            }
+        }
+    }
+
+    /// @dev The only place that debits anybody. Reverts with `ChargeRefused` unless it did.
+    function _charge(uint256 id) private {
         Subscription storage s = _subscriptions[id];
-        // The slot as one word, beside its fields: counting a period is one addition then, and undoing it none.
+        // The slot as one word, beside its fields: counting a period is one addition then.
         uint256 word = _word(s);
         (address payer, uint32 planId, uint16 periods) = (s.payer, s.planId, s.periods);
         Plan storage p = _plans[planId];
         (address token, uint96 price, address payee) = (p.token, p.price, p.payee);
         (uint256 end, uint256 nextEnd) = Periods.ends(s.anchor, p.unit, p.count, periods);
 
-        if (!_pastDue(word, end, p.grace)) return _standing(s);
+        if (!_pastDue(word, end, p.grace)) revert ChargeRefused(id, _standing(s));
 
         assembly ("memory-safe") {
             // Cannot overflow into the flags: a subscription with all its periods paid is not past due.
             sstore(s.slot, add(word, shl(PERIODS_OFFSET, 1)))
         }
         (bool moved, uint256 available) = TokenCalls.transfer(token, payer, payee, price);
-        if (!moved) {
-            assembly ("memory-safe") {
-                // Nobody else can have written the slot meanwhile: the guard is on.
-                sstore(s.slot, word)
-            }
-            return TokenCalls.refusal(token, payer, price, available);
-        }
+        if (!moved) revert ChargeRefused(id, TokenCalls.refusal(token, payer, price, available));
         unchecked {
             // Safe cast: see `Periods.ends`.
             // forge-lint: disable-next-line(unsafe-typecast)
             emit Charged(id, planId, payer, periods + 1, uint64(nextEnd), price);
         }
-        return Reason.None;
     }
 
     // CANCELLING

@@ -70,7 +70,7 @@ interface IDues {
     /// - Trialing: in its trial; nothing is paid yet.
     /// - Active: a paid period is running. Stays so until its end after `cancel`.
     /// - PastDue: the last period is over, the next one is not paid, grace is running.
-    /// - Lapsed: grace is over. Final.
+    /// - Lapsed: grace is over, or all 65,535 periods are paid. Final, but for a cancel that comes later.
     /// - Cancelled: ended by `cancelNow`, or by `cancel` once the paid time is over. Final.
     enum Status {
         None,
@@ -188,11 +188,9 @@ interface IDues {
         uint96 amount
     );
 
-    /// @notice An item of a batch could not be charged, and its subscription is unchanged.
-    /// @dev Warning: anybody can cause one of these, for any id. It reports an attempt and is no proof of anybody's
-    /// fault; the next attempt within grace may succeed.
-    /// @param planId Zero for an unknown subscription.
-    /// @param payer Zero for an unknown subscription.
+    /// @notice An item of a batch was due and could not be charged, and its subscription is unchanged.
+    /// @dev Warning: the next attempt within grace may succeed, and anybody can make one at any time.
+    /// @param reason `Allowance`, `Balance` or `Token`.
     event ChargeFailed(uint256 indexed id, uint32 indexed planId, address indexed payer, Reason reason);
 
     /// @notice A subscription will end with its paid time (at once, if that is already over).
@@ -287,7 +285,8 @@ interface IDues {
     /// Requirements:
     /// 1. The plan exists.
     /// 2. The plan is not retired.
-    /// 3. Without a trial, the first charge succeeds; else everything reverts with `ChargeRefused`.
+    /// 3. Without a trial, the first charge succeeds; else everything reverts with `ChargeRefused`, or with
+    ///    `InsufficientGas` where the token failed and the gas does not suffice to know why.
     ///
     /// Emits `Subscribed`, and without a trial `Charged`.
     ///
@@ -319,8 +318,9 @@ interface IDues {
 
     /// @notice Charges one due period of a subscription. Anybody may call.
     /// @dev Requirements:
-    /// 1. `previewCharge` is `None`, and the token moves the money; else reverts with `ChargeRefused` and the reason.
-    /// 2. If the token call fails, the gas left for it was enough; else reverts with `InsufficientGas`.
+    /// 1. The subscription is past due; else reverts with `ChargeRefused` and the reason.
+    /// 2. The token moves the money and says so; else reverts with `ChargeRefused` and the reason.
+    /// 3. If the token call fails, the gas left for it was enough; else reverts with `InsufficientGas`.
     ///
     /// Emits `Charged`.
     function charge(uint256 id) external;
@@ -328,15 +328,17 @@ interface IDues {
     /// @notice Charges one due period of each of several subscriptions, each on its own: whatever a token does, in the
     /// items before and after it the outcome is the same as if that item were not in the batch. Anybody may call.
     /// @dev A token is given at most 300,000 gas to move the money and, if it does not, at most 100,000 for each of two
-    /// questions about the cause; of what it returns, 32 bytes are looked at. An id that comes twice is `NotDue` the
-    /// second time.
+    /// questions about the cause; of what it returns, 32 bytes are looked at. An id that is not due
+    /// (unknown, paid, cancelled, lapsed, or charged by an earlier item) is passed over without an event.
     ///
     /// Requirements:
     /// 1. For every failed token call, the gas left for it was enough; else reverts with `InsufficientGas`.
     ///
-    /// Emits `Charged` or `ChargeFailed` for each id, in the given order.
+    /// Emits `Charged` or `ChargeFailed` for each id that is due, in the given order.
     ///
     /// Warning: never reverts because of an item, so look at the events, or at the return value.
+    /// Warning: this holds as long as the gas suffices. A token can behave while a node estimates and burn its gas on
+    /// chain: send 550,000 for each item whose token you do not know, or one bad item makes all of them revert.
     /// @return charged How many were charged.
     function chargeBatch(uint256[] calldata ids) external returns (uint256 charged);
 
@@ -395,7 +397,8 @@ interface IDues {
     /// @dev The same reasons as in `ChargeFailed`. Does not revert for whatever the token does; reverts with
     /// `InsufficientGas` rather than blame a token that had too little gas to answer.
     ///
-    /// Warning: `None` is no promise. A blocklist or pause of the token shows only when it is charged.
+    /// Warning: `None` is no promise. A blocklist or pause of the token shows only when it is charged. `Token` is no proof
+    /// either: a token that answers no questions may still pay.
     function previewCharge(uint256 id) external view returns (Reason);
 
     /// @notice Whether a payer has had a trial with a merchant; if so, subscribing charges at once.

@@ -26,9 +26,8 @@ contract PreviewChargeTest is Base {
         if (reason == IDues.Reason.None) {
             dues.charge(id);
         } else {
-            vm.expectEmit(address(dues));
-            emit IDues.ChargeFailed(id, 1, payer, reason);
-            dues.chargeBatch(_ids(id));
+            vm.expectRevert(abi.encodeWithSelector(IDues.ChargeRefused.selector, id, reason));
+            dues.charge(id);
         }
     }
 
@@ -37,6 +36,10 @@ contract PreviewChargeTest is Base {
         _assertPreview(2, IDues.Reason.UnknownSubscription);
         _assertPreview(id, IDues.Reason.NotDue);
         vm.warp(_month(1));
+        _assertPreview(id, IDues.Reason.None);
+        vm.prank(payer);
+        token.approve(address(dues), PRICE);
+        deal(address(token), payer, PRICE);
         _assertPreview(id, IDues.Reason.None);
         deal(address(token), payer, PRICE - 1);
         _assertPreview(id, IDues.Reason.Balance);

@@ -22,8 +22,9 @@ library TokenCalls {
     /// @dev For views.
     uint256 private constant VIEW_GAS = 100_000;
 
-    /// @dev Covers what a call costs before the 63/64 apply: at most 2,600 for a cold account, and some to spare.
-    uint256 private constant OVERHEAD = 3000;
+    /// @dev Covers what a call costs before the 63/64 apply: 2,600 for a cold account, as much again for the code that an
+    /// account delegates to (EIP-7702), and some to spare for the repricings that an immutable contract will see.
+    uint256 private constant OVERHEAD = 10_000;
 
     /// @notice Moves `amount` from `payer` to `payee` by allowance.
     /// @return moved Whether the token says that it did.

@@ -47,12 +47,26 @@ contract TwoToken is BreakableToken {
 }
 
 /// @notice Answers with less than one word.
+/// @notice Returns a word that is one byte too short. All zero, so that what was in memory before decides how it looks.
 contract ShortToken is BreakableToken {
     function _misbehave() internal pure override returns (bool) {
         assembly ("memory-safe") {
-            mstore(0, not(0))
+            mstore(0, 0)
             return(0, 31)
         }
+    }
+}
+
+/// @notice Moves the money, and says that it did not.
+contract DenyingToken is DevUSD {
+    bool public denies;
+
+    function setDenies(bool denies_) external {
+        denies = denies_;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        return super.transferFrom(from, to, value) && !denies;
     }
 }
 
@@ -137,13 +151,11 @@ contract MuteToken is BurningToken {
     }
 }
 
-/// @notice Needs nearly all the gas that it is given.
-contract HungryToken is DevUSD {
+/// @notice Refuses at once, and cheaply, where it is given less than nearly all of the gas that a transfer may use.
+contract CautiousToken is DevUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
-        uint256 start = gasleft();
-        super.transferFrom(from, to, value);
-        while (start - gasleft() < 298_000) {}
-        return true;
+        require(gasleft() >= 299_500, "too little gas");
+        return super.transferFrom(from, to, value);
     }
 }
 
@@ -160,13 +172,12 @@ contract FeeToken is DevUSD {
 contract ReenteringToken is DevUSD {
     address public target;
     bytes[] private _calls;
-    bool private _refuse;
 
     bool[] public succeeded;
     bytes[] public returned;
 
-    function arm(address target_, bytes[] calldata calls, bool refuse) external {
-        (target, _calls, _refuse) = (target_, calls, refuse);
+    function arm(address target_, bytes[] calldata calls) external {
+        (target, _calls) = (target_, calls);
         delete succeeded;
         delete returned;
     }
@@ -177,7 +188,6 @@ contract ReenteringToken is DevUSD {
             succeeded.push(ok);
             returned.push(data);
         }
-        if (_refuse) return false;
         return super.transferFrom(from, to, value);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Period *n* ends at *anchor + n intervals*, always computed from the anchor and never from the end before it:
 //! a subscription of 31 January is due on 28 (or 29) February and again on 31 March. The contract computes the
-//! same instants with Solady's `DateTimeLib.addMonths`.
+//! same instants (`contracts/src/libraries/Periods.sol`).
 
 use chrono::{DateTime, Datelike, Days, Months, Utc};
 use serde::{Deserialize, Serialize};
