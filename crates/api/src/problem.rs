@@ -3,14 +3,22 @@
 //! The text of a problem is chosen here and never derived from an inner error: what went wrong inside is logged
 //! once, with the request's id, and the caller gets the id.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use dues_store::StoreError;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{Content, Ref, RefOr, Response, ResponseBuilder},
+};
+
+/// The media type of problems (RFC 9457).
+const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Every problem that the API can answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -140,6 +148,41 @@ pub struct ProblemBody {
     detail: Option<String>,
 }
 
+/// What every endpoint with a key can answer, for the OpenAPI document.
+pub(crate) struct CallerProblems;
+
+impl IntoResponses for CallerProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        documented([
+            ("401", "`unauthenticated`"),
+            ("403", "`insufficient_scope`"),
+            ("500", "`internal`"),
+            ("503", "`unavailable` or `timeout`"),
+        ])
+    }
+}
+
+/// What every endpoint with a body can answer as well.
+pub(crate) struct BodyProblems;
+
+impl IntoResponses for BodyProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        documented([
+            ("413", "`body_too_large`"),
+            ("415", "`unsupported_media_type`"),
+            ("422", "`invalid_body`"),
+        ])
+    }
+}
+
+fn documented<const N: usize>(answers: [(&str, &str); N]) -> BTreeMap<String, RefOr<Response>> {
+    let body = || Content::new(Some(Ref::from_schema_name("Problem")));
+    let response = |description: &str| {
+        ResponseBuilder::new().description(description).content(PROBLEM_JSON, body()).build().into()
+    };
+    answers.into_iter().map(|(status, description)| (status.to_owned(), response(description))).collect()
+}
+
 impl Problem {
     /// The problem that `code` names.
     #[must_use]
@@ -188,7 +231,7 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(self) -> axum::response::Response {
         let status = self.code.http_status();
         let body = ProblemBody {
             r#type: format!("urn:dues:problem:{}", self.code.as_str()),
@@ -199,7 +242,7 @@ impl IntoResponse for Problem {
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match self.code {
             Code::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

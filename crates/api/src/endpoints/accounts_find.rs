@@ -8,7 +8,7 @@ use crate::{
     auth::{AccountsRead, Caller},
     dto::AccountBody,
     extract::QueryString,
-    problem::{Problem, ProblemBody},
+    problem::{CallerProblems, Problem, ProblemBody},
 };
 
 /// Find an account by its external id or by a wallet
@@ -18,11 +18,8 @@ use crate::{
     responses(
         (status = 200, description = "The account with its wallets", body = AccountBody),
         (status = 400, description = "`invalid_query` or `invalid_address`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn find_account(

@@ -7,7 +7,7 @@ use crate::{
     auth::{AccountsRead, Caller},
     dto::AccountBody,
     extract::AccountPath,
-    problem::{Code, Problem, ProblemBody},
+    problem::{CallerProblems, Code, Problem, ProblemBody},
 };
 
 /// Read an account
@@ -17,11 +17,8 @@ use crate::{
     responses(
         (status = 200, description = "The account with its wallets", body = AccountBody),
         (status = 400, description = "`invalid_id`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn get_account(

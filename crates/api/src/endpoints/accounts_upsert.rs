@@ -9,7 +9,7 @@ use crate::{
     auth::{AccountsWrite, Caller},
     dto::AccountBody,
     extract::Body,
-    problem::{Code, Problem, ProblemBody},
+    problem::{BodyProblems, CallerProblems, Code, Problem, ProblemBody},
 };
 
 /// An account to be made or brought up to date.
@@ -34,13 +34,8 @@ pub(crate) struct UpsertAccount {
         (status = 201, description = "Made", body = AccountBody),
         (status = 200, description = "Existed, brought up to date", body = AccountBody),
         (status = 400, description = "`invalid_json`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "`body_too_large`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_body`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
+        BodyProblems,
     ),
 )]
 pub(crate) async fn upsert_account(

@@ -8,7 +8,7 @@ use crate::{
     auth::{Caller, EntitlementsRead},
     dto::EntitlementsBody,
     extract::QueryString,
-    problem::{Problem, ProblemBody},
+    problem::{CallerProblems, Problem, ProblemBody},
 };
 
 /// What may the account with this external id, or with this wallet, do right now?
@@ -18,11 +18,8 @@ use crate::{
     responses(
         (status = 200, description = "Tier, features, limits, and what they rest on", body = EntitlementsBody),
         (status = 400, description = "`invalid_query` or `invalid_address`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn find_entitlements(

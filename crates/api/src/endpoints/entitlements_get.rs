@@ -10,7 +10,7 @@ use crate::{
     auth::{Caller, EntitlementsRead},
     dto::EntitlementsBody,
     extract::AccountPath,
-    problem::{Code, Problem, ProblemBody},
+    problem::{CallerProblems, Code, Problem, ProblemBody},
 };
 
 /// What may this account do right now?
@@ -21,11 +21,8 @@ use crate::{
     responses(
         (status = 200, description = "Tier, features, limits, and what they rest on", body = EntitlementsBody),
         (status = 400, description = "`invalid_id`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn get_entitlements(

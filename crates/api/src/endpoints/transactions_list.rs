@@ -14,7 +14,7 @@ use crate::{
     auth::{AccountsRead, Caller},
     dto::MoneyBody,
     extract::{AccountPath, QueryString},
-    problem::{Code, Problem, ProblemBody},
+    problem::{CallerProblems, Code, Problem, ProblemBody},
 };
 
 /// The largest page.
@@ -106,11 +106,8 @@ impl TryFrom<Transaction> for TransactionBody {
     responses(
         (status = 200, description = "Newest first", body = TransactionPage),
         (status = 400, description = "`invalid_id` or `invalid_query`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 pub(crate) async fn list_transactions(

@@ -10,7 +10,7 @@ use crate::{
     auth::{AccountsWrite, Caller},
     dto::AccountBody,
     extract::{self, AccountPath, Body},
-    problem::{Code, Problem, ProblemBody},
+    problem::{BodyProblems, CallerProblems, Code, Problem, ProblemBody},
 };
 
 /// A wallet to be linked.
@@ -34,15 +34,10 @@ pub(crate) struct LinkWallet {
         (status = 201, description = "Linked", body = AccountBody),
         (status = 200, description = "Was linked to this account already", body = AccountBody),
         (status = 400, description = "`invalid_id`, `invalid_address` or `invalid_json`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`insufficient_scope`", body = ProblemBody, content_type = "application/problem+json"),
+        CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`wallet_taken`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "`body_too_large`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported_media_type`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "`invalid_body`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
+        BodyProblems,
     ),
 )]
 pub(crate) async fn link_wallet(
