@@ -9,7 +9,10 @@
 //! * `fork`: where the chain that was read and the chain that is there part.
 //! * `projection`: from events to subscriptions and transactions.
 
+mod change;
+mod error;
 mod fork;
+mod health;
 mod projection;
 
 use std::{collections::HashMap, time::Duration};
@@ -17,17 +20,21 @@ use std::{collections::HashMap, time::Duration};
 use alloy_primitives::Address;
 use dues_chain::source::{BlockTag, RpcSource, SourceError};
 use dues_domain::{
-    chain::{BlockHeader, BlockRef, ChainSource, OnchainSubscriptionId},
-    ids::AccountId,
-    money::{Asset, Money},
-    subscription::FoldError,
+    chain::{BlockHeader, ChainSource},
+    money::Asset,
 };
 use dues_store::{
-    Store, StoreError,
+    Store,
     mirror::{Checkpoint, Mirror, MirrorScope},
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+pub use change::{LedgerChange, LedgerChangeKind};
+pub use error::IndexerError;
+pub use health::{IndexerHealth, Role};
+
+use crate::error::chain;
 
 /// How long a standby waits before it tries to take the lead again.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,147 +73,6 @@ pub struct IndexerConfig {
     pub poll_interval: Duration,
     /// The tokens that are known by a currency code.
     pub assets: HashMap<Address, Asset>,
-}
-
-/// Something that a committed step changed, for whoever watches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerChange {
-    /// Whose.
-    pub account: AccountId,
-    /// The contract's number of the subscription.
-    pub onchain_id: OnchainSubscriptionId,
-    /// Where.
-    pub block: BlockRef,
-    /// What.
-    pub kind: LedgerChangeKind,
-}
-
-/// What changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LedgerChangeKind {
-    /// A subscription began.
-    Subscribed,
-    /// A period was paid.
-    Charged(Money),
-    /// A renewal did not go through.
-    ChargeFailed(dues_domain::chain::ChargeFailure),
-    /// It will end with the paid period.
-    CancelScheduled,
-    /// It ended at once.
-    Cancelled,
-    /// It goes on after all.
-    Resumed,
-    /// A reorganisation took back some or all of it.
-    Reorganised,
-}
-
-/// What an indexer does at the moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Role {
-    /// It has not looked at the chain yet, or has lost the lead to a failure.
-    #[default]
-    Starting,
-    /// Another process writes; this one takes over when that one ends.
-    Standby,
-    /// It writes.
-    Leading,
-}
-
-/// How the indexer is doing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IndexerHealth {
-    /// What it does.
-    pub role: Role,
-    /// The last block in the ledger.
-    pub checkpoint: Option<u64>,
-    /// The node's head when it was last looked at.
-    pub head: Option<u64>,
-    /// When that was.
-    pub looked_at: Option<Instant>,
-    /// What stands in the way at the moment.
-    pub problem: Option<String>,
-}
-
-impl IndexerHealth {
-    fn readiness(&self, stale_after: Duration) -> Result<(), String> {
-        match self {
-            Self { problem: Some(problem), .. } => Err(problem.clone()),
-            // The ledger is the other process's to keep up to date; answers from it are as good as that one's.
-            Self { role: Role::Standby, .. } => Ok(()),
-            Self { looked_at: Some(at), .. } if at.elapsed() > stale_after => {
-                Err(format!("has not seen the chain's head for {} seconds", at.elapsed().as_secs()))
-            }
-            Self { head: None, .. } => Err("has not looked at the chain yet".into()),
-            health if health.is_caught_up() => Ok(()),
-            Self { checkpoint, head, .. } => Err(format!(
-                "catching up: block {} of {}",
-                checkpoint.unwrap_or_default(),
-                head.unwrap_or_default()
-            )),
-        }
-    }
-
-    /// Whether the ledger holds everything that the node's head has.
-    #[must_use]
-    pub fn is_caught_up(&self) -> bool {
-        self.problem.is_none() && self.head.is_some() && self.checkpoint >= self.head
-    }
-}
-
-/// Why the indexer stopped, or could not take a step.
-#[derive(Debug, thiserror::Error)]
-pub enum IndexerError {
-    /// The chain could not be read.
-    #[error("the chain could not be read")]
-    Source(#[from] SourceError),
-    /// A step did not end.
-    #[error("a step took longer than a minute: the node or the database does not answer")]
-    Stuck,
-    /// The ledger could not be written.
-    #[error("the ledger could not be written")]
-    Store(#[from] StoreError),
-    /// A log is no event of the contract.
-    #[error("a log in block {block} is no event of the contract")]
-    Decode {
-        /// Height of the block.
-        block: u64,
-        /// Why.
-        #[source]
-        source: dues_chain::contract::DecodeError,
-    },
-    /// The events are no history that the contract can have.
-    #[error("the events contradict the contract")]
-    Fold(#[from] FoldError),
-    /// The chain was reorganised below what it had promised to be final.
-    #[error(
-        "the chain was reorganised below block {final_number}, which had been final; nothing was changed. Check that \
-         the node is right and of the right chain: with one that is, indexing goes on where it left off"
-    )]
-    ReorganisedBelowFinality {
-        /// The block that had been final.
-        final_number: u64,
-    },
-}
-
-impl IndexerError {
-    /// Whether trying again may help.
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Source(
-                SourceError::WrongChain { .. } | SourceError::Client(_) | SourceError::NoToken(_),
-            ) => false,
-            Self::Source(_) | Self::Stuck => true,
-            // A moved checkpoint or a lost race for a wallet is read again; so is a lost connection.
-            Self::Store(
-                StoreError::OtherScope
-                | StoreError::Inconsistent(_)
-                | StoreError::SchemaOutOfDate
-                | StoreError::Url,
-            ) => false,
-            Self::Store(_) => true,
-            Self::Decode { .. } | Self::Fold(_) | Self::ReorganisedBelowFinality { .. } => false,
-        }
-    }
 }
 
 /// Told of every change after it was committed.
@@ -436,16 +302,4 @@ impl Indexer {
             changed
         });
     }
-}
-
-/// An error and its causes in one line: for logs, at the edge.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    line
 }
