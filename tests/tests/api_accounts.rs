@@ -107,7 +107,7 @@ async fn a_wallet_is_found_in_any_spelling_and_an_account_has_many() {
         let found = stack.api.get(&format!("/v1/accounts?wallet=0x{spelling}")).await.ok();
         let addresses: Vec<&Value> =
             found["wallets"].as_array().unwrap().iter().map(|wallet| &wallet["address"]).collect();
-        assert_eq!(addresses, [&json!(wallets[0]), &json!(wallets[1])]);
+        assert_eq!(addresses, [&json!(wallets[0].to_string()), &json!(wallets[1].to_string())]);
     }
 }
 

@@ -39,7 +39,7 @@ async fn a_payment_gives_its_tier_within_two_seconds_of_its_block_with_complete_
     assert_eq!(
         answer["source"],
         json!({
-            "rail": "chain", "subscription_id": row.id, "chain_id": 31_337, "contract": stack.chain.contract,
+            "rail": "chain", "subscription_id": row.id, "chain_id": 31_337, "contract": stack.chain.contract.to_string(),
             "onchain_id": charged.id.to_string(), "block_number": receipt.block_number,
             "block_hash": block.header.hash, "log_index": log.log_index, "finality": "pending",
         })
@@ -74,10 +74,10 @@ async fn a_transaction_says_all_of_its_payment_and_completes_when_its_block_is_f
     assert_eq!(transaction["status"], "pending");
     assert_eq!(
         transaction["money"],
-        json!({ "amount": "29.990000", "currency": "USDC", "base_units": "29990000", "exponent": 6 })
+        json!({ "amount": "29.99", "currency": "USDC", "base_units": "29990000", "exponent": 6 })
     );
-    assert_eq!(transaction["payer"], json!(payer.address()));
-    assert_eq!(transaction["payee"], json!(stack.chain.merchant));
+    assert_eq!(transaction["payer"], json!(payer.address().to_string()));
+    assert_eq!(transaction["payee"], json!(stack.chain.merchant.to_string()));
     assert_eq!(transaction["tx_hash"], json!(receipt.transaction_hash));
     assert_eq!(transaction["block_hash"], json!(receipt.block_hash));
     let time = stack.chain.block(receipt.block_number.unwrap().into()).await.header.timestamp;
@@ -244,7 +244,7 @@ async fn a_plan_that_the_catalogue_does_not_sell_is_recorded_and_gives_nothing()
     stack.synced().await;
     assert_eq!(stack.api.entitlements(account.id).await["tier"], "free");
     let transactions = stack.api.transactions(account.id).await;
-    assert_eq!((transactions.len(), &transactions[0]["money"]["amount"]), (1, &json!("7.000000")));
+    assert_eq!((transactions.len(), &transactions[0]["money"]["amount"]), (1, &json!("7.00")));
 }
 
 /// Every table's rows but those of where the indexer is.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::B256;
 use chrono::{DateTime, Utc};
 use dues_domain::{
     catalogue::Tier,
@@ -56,8 +56,9 @@ impl AccountBody {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Wallet)]
 pub(crate) struct WalletBody {
-    #[schema(value_type = String, example = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
-    address: Address,
+    /// With its EIP-55 checksum.
+    #[schema(example = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
+    address: String,
     /// `platform` where the platform vouches for it, `payment` where it paid before it was known.
     proof: &'static str,
     linked_at: DateTime<Utc>,
@@ -69,7 +70,7 @@ impl From<Wallet> for WalletBody {
             WalletProof::Platform => "platform",
             WalletProof::Payment => "payment",
         };
-        Self { address: wallet.address, proof, linked_at: wallet.linked_at }
+        Self { address: wallet.address.to_string(), proof, linked_at: wallet.linked_at }
     }
 }
 
@@ -78,7 +79,7 @@ impl From<Wallet> for WalletBody {
 #[schema(as = Money)]
 pub(crate) struct MoneyBody {
     /// Exact decimal.
-    #[schema(example = "29.990000")]
+    #[schema(example = "29.99")]
     amount: String,
     #[schema(example = "USDC")]
     currency: String,
@@ -95,7 +96,7 @@ impl TryFrom<Money> for MoneyBody {
 
     fn try_from(money: Money) -> Result<Self, MoneyError> {
         Ok(Self {
-            amount: money.amount.to_decimal(money.asset.exponent)?.to_string(),
+            amount: money.decimal()?.to_string(),
             base_units: money.amount.to_string(),
             exponent: money.asset.exponent,
             currency: money.asset.code,
@@ -163,8 +164,7 @@ struct SourceBody {
     rail: Rail,
     subscription_id: Uuid,
     chain_id: u64,
-    #[schema(value_type = String)]
-    contract: Address,
+    contract: String,
     /// The contract's own number for the subscription.
     onchain_id: String,
     block_number: u64,
@@ -192,7 +192,7 @@ impl EntitlementsBody {
                     rail,
                     subscription_id: subscription.as_uuid(),
                     chain_id: source.chain_id,
-                    contract: source.contract,
+                    contract: source.contract.to_string(),
                     onchain_id: onchain_id.to_string(),
                     block_number: block.number,
                     block_hash: block.hash,

@@ -7,7 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::primitives::Address;
 use anyhow::Context as _;
 use dues_api::auth::ApiKeySecret;
 use dues_domain::calendar::{Interval, IntervalUnit};
@@ -28,9 +27,9 @@ const FILE: &str = "devnet.json";
 pub(crate) struct Manifest {
     pub(crate) rpc_url: String,
     pub(crate) chain_id: u64,
-    pub(crate) contract: Address,
-    pub(crate) token: Address,
-    pub(crate) merchant: Address,
+    pub(crate) contract: String,
+    pub(crate) token: String,
+    pub(crate) merchant: String,
     pub(crate) api_url: String,
     pub(crate) api_key: String,
     pub(crate) database_url: String,
@@ -53,7 +52,7 @@ pub(crate) struct ManifestPlan {
 
 #[derive(Clone, Serialize)]
 pub(crate) struct ManifestWallet {
-    pub(crate) address: Address,
+    pub(crate) address: String,
     pub(crate) private_key: &'static str,
     pub(crate) account_id: String,
     #[serde(skip)]
@@ -81,9 +80,9 @@ impl Manifest {
         Self {
             rpc_url: services.rpc_url().to_string().trim_end_matches('/').to_owned(),
             chain_id: contracts.source.chain_id,
-            contract: contracts.source.contract,
-            token: contracts.token,
-            merchant: contracts.merchant,
+            contract: contracts.source.contract.to_string(),
+            token: contracts.token.to_string(),
+            merchant: contracts.merchant.to_string(),
             api_url: format!("http://{}", server.api),
             api_key: api_key.expose().to_owned(),
             database_url: services.database_url().expose_secret().to_owned(),
@@ -92,7 +91,7 @@ impl Manifest {
             wallets: wallets
                 .iter()
                 .map(|wallet| ManifestWallet {
-                    address: wallet.address,
+                    address: wallet.address.to_string(),
                     private_key: wallet.demo.private_key,
                     account_id: wallet.account.to_string(),
                     external_id: wallet.demo.external_id,

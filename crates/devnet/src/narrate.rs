@@ -56,9 +56,9 @@ impl Narrator {
         row("API docs", &format!("{}/docs", m.api_url));
         row("API key", &m.api_key);
         row("chain RPC", &format!("{} (chain id {})", m.rpc_url, m.chain_id));
-        row("contract", &m.contract.to_string());
+        row("contract", &m.contract);
         row("token", &format!("{} (a test dollar that anybody may mint)", m.token));
-        row("merchant", &m.merchant.to_string());
+        row("merchant", &m.merchant);
         row("PostgreSQL", &m.database_url);
         row("all of it in", &self.path.display().to_string());
         let _ = writeln!(text, "\n  {:<18} {:>16}   on-chain id", "plan", "price");

@@ -99,18 +99,27 @@ pub struct Money {
     pub asset: Asset,
 }
 
+impl Money {
+    /// The amount as an exact decimal, as people write it: `29.99`, with two places at least where the asset has
+    /// them, and no more than needed.
+    ///
+    /// # Errors
+    /// [`MoneyError::TooLarge`] where the asset has more places than a [`Decimal`] can hold (28).
+    pub fn decimal(&self) -> Result<Decimal, MoneyError> {
+        let mut short = self.amount.to_decimal(self.asset.exponent)?.normalize();
+        let least = u32::from(self.asset.exponent.min(2));
+        if short.scale() < least {
+            short.rescale(least);
+        }
+        Ok(short)
+    }
+}
+
 impl fmt::Display for Money {
-    /// `29.99 USDC`: at least two places where the asset has them, no more than needed.
+    /// `29.99 USDC`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.amount.to_decimal(self.asset.exponent) {
-            Ok(decimal) => {
-                let mut short = decimal.normalize();
-                let least = u32::from(self.asset.exponent.min(2));
-                if short.scale() < least {
-                    short.rescale(least);
-                }
-                write!(f, "{short} {}", self.asset.code)
-            }
+        match self.decimal() {
+            Ok(decimal) => write!(f, "{decimal} {}", self.asset.code),
             Err(_) => write!(f, "{} base units of {}", self.amount, self.asset.code),
         }
     }

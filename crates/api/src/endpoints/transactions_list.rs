@@ -1,6 +1,6 @@
 //! `GET /v1/accounts/{id}/transactions`
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::B256;
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dues_domain::{ids::TransactionId, money::MoneyError};
@@ -54,12 +54,9 @@ struct TransactionBody {
     period_start: DateTime<Utc>,
     period_end: DateTime<Utc>,
     chain_id: u64,
-    #[schema(value_type = String)]
-    contract: Address,
-    #[schema(value_type = String)]
-    payer: Address,
-    #[schema(value_type = String)]
-    payee: Address,
+    contract: String,
+    payer: String,
+    payee: String,
     #[schema(value_type = String)]
     tx_hash: B256,
     block_number: u64,
@@ -87,9 +84,9 @@ impl TryFrom<Transaction> for TransactionBody {
             period_start: t.period.start,
             period_end: t.period.end,
             chain_id: t.source.chain_id,
-            contract: t.source.contract,
-            payer: t.payer,
-            payee: t.payee,
+            contract: t.source.contract.to_string(),
+            payer: t.payer.to_string(),
+            payee: t.payee.to_string(),
             tx_hash: t.tx_hash,
             block_number: t.block.number,
             block_hash: t.block.hash,
