@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use alloy::{
-    eips::BlockNumberOrTag,
     network::{EthereumWallet, TransactionBuilder},
     primitives::{Address, Bytes, TxHash, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
@@ -62,14 +61,19 @@ pub(crate) struct DevChain {
     ours: bool,
 }
 
-/// The first 16 bytes of the genesis block's hash in hexadecimal: names this very chain.
-pub(crate) async fn genesis(rpc_url: Url) -> anyhow::Result<String> {
+/// The first 16 bytes of block 1's hash in hexadecimal: names this very chain. Where there is no block 1 yet, the
+/// node is asked to mine it.
+///
+/// Not block 0: an anvil that loads a saved chain makes a new one, and may serve either.
+pub(crate) async fn name(rpc_url: Url) -> anyhow::Result<String> {
     let provider = ProviderBuilder::new().disable_recommended_fillers().connect_http(rpc_url);
-    let block = provider
-        .get_block_by_number(BlockNumberOrTag::Earliest)
-        .await
-        .context("the chain does not answer")?
-        .context("the chain has no first block")?;
+    if provider.get_block_number().await.context("the chain does not answer")? == 0 {
+        let _: serde_json::Value = provider
+            .raw_request("evm_mine".into(), ())
+            .await
+            .context("the chain has no blocks, and mines none")?;
+    }
+    let block = provider.get_block_by_number(1.into()).await?.context("the chain has no first block")?;
     Ok(block.header.hash.to_string().trim_start_matches("0x").chars().take(32).collect())
 }
 
@@ -176,6 +180,15 @@ impl DevChain {
         let all = dues.subscriptions(U256::ONE, count).call().await?;
         let newest = all.iter().rposition(|subscription| subscription.payer == payer);
         Ok(newest.map(|index| U256::from(index).saturating_add(U256::ONE)))
+    }
+
+    /// Gives `to` ten ether for gas, where the chain is our own; says whether it did.
+    pub(crate) async fn give_ether(&self, to: Address) -> anyhow::Result<bool> {
+        if self.ours {
+            let ten = U256::from(10_000_000_000_000_000_000_u64);
+            let _: serde_json::Value = self.call("anvil_setBalance", (to, ten)).await?;
+        }
+        Ok(self.ours)
     }
 
     /// Sends a transaction; [`confirm`](Self::confirm) waits for it.

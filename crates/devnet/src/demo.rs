@@ -1,7 +1,7 @@
 //! Demo accounts, their wallets, and a little history.
 
 use alloy::{
-    primitives::{Address, Bytes, U256},
+    primitives::{Address, Bytes, TxHash, U256, keccak256},
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
 };
@@ -65,21 +65,63 @@ pub const DEMO_ACCOUNTS: [DemoAccount; 4] = [
 /// A demo account as it is in the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct DemoWallet {
-    pub(crate) demo: DemoAccount,
+    pub(crate) external_id: String,
+    pub(crate) private_key: String,
     pub(crate) account: AccountId,
     pub(crate) address: Address,
+    history: History,
+}
+
+impl DemoWallet {
+    async fn link(store: &Store, external_id: String, key: String, history: History) -> anyhow::Result<Self> {
+        let address = key.parse::<PrivateKeySigner>()?.address();
+        let account = store.upsert_account(&external_id, None).await?.account.id;
+        store.link_wallet(account, address, Actor::Operator).await?;
+        Ok(Self { external_id, private_key: key, account, address, history })
+    }
 }
 
 /// Makes the accounts and links their wallets; safe to repeat.
 pub(crate) async fn accounts(store: &Store) -> anyhow::Result<Vec<DemoWallet>> {
     let mut wallets = Vec::new();
     for demo in DEMO_ACCOUNTS {
-        let address = demo.private_key.parse::<PrivateKeySigner>()?.address();
-        let account = store.upsert_account(demo.external_id, None).await?.account.id;
-        store.link_wallet(account, address, Actor::Operator).await?;
-        wallets.push(DemoWallet { demo, account, address });
+        let (external_id, key) = (demo.external_id.to_owned(), demo.private_key.to_owned());
+        wallets.push(DemoWallet::link(store, external_id, key, demo.history).await?);
     }
     Ok(wallets)
+}
+
+/// Adds accounts until the last one has done nothing yet: there is always somebody to try a first payment with,
+/// whatever the starts before were used for. Only a chain of our own gives them money.
+pub(crate) async fn newcomers(
+    store: &Store,
+    chain: &DevChain,
+    contracts: Contracts,
+    wallets: &mut Vec<DemoWallet>,
+) -> anyhow::Result<()> {
+    for number in 1_u32.. {
+        let Some(last) = wallets.last() else { return Ok(()) };
+        if chain.nonce(last.address).await? == 0 && store.subscription_facts(last.account).await?.is_empty() {
+            return Ok(());
+        }
+        let external_id = format!("newcomer-{number}");
+        // Anybody can know these keys; they protect nothing.
+        let key = keccak256(format!("dues devnet {external_id}")).to_string();
+        let wallet = DemoWallet::link(store, external_id, key, History::Nothing).await?;
+        if !chain.give_ether(wallet.address).await? {
+            return Ok(());
+        }
+        if chain.balance(contracts, wallet.address).await?.is_zero() {
+            chain.confirm(vec![mint(chain, contracts, wallet.address).await?]).await?;
+        }
+        wallets.push(wallet);
+    }
+    Ok(())
+}
+
+async fn mint(chain: &DevChain, contracts: Contracts, to: Address) -> anyhow::Result<TxHash> {
+    let mint = DevUSD::mintCall { to, amount: U256::from(FUNDS) }.abi_encode().into();
+    chain.send(contracts.merchant, contracts.token, mint).await
 }
 
 /// Funds the wallets and lets some of them have subscribed ten days ago. A chain that has seen them is left as
@@ -96,8 +138,7 @@ pub(crate) async fn history(
         if chain.nonce(wallet.address).await? == 0
             && chain.balance(contracts, wallet.address).await?.is_zero()
         {
-            let mint = DevUSD::mintCall { to: wallet.address, amount: U256::from(FUNDS) }.abi_encode().into();
-            minted.push(chain.send(contracts.merchant, contracts.token, mint).await?);
+            minted.push(mint(chain, contracts, wallet.address).await?);
             fresh.push(wallet);
         }
     }
@@ -108,7 +149,7 @@ pub(crate) async fn history(
     chain.set_next_time(SystemClock.now().timestamp().saturating_sub(DAYS_AGO)).await?;
     let (mut approvals, mut beginnings, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for wallet in fresh {
-        let (key, cancels) = match wallet.demo.history {
+        let (key, cancels) = match wallet.history {
             History::Nothing => continue,
             History::Subscribed { plan } => (plan, false),
             History::SubscribedAndCancelled { plan } => (plan, true),

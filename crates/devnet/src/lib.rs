@@ -99,8 +99,9 @@ impl Devnet {
             .create_plans(&store, contract, stored, options.grace_seconds)
             .await
             .context("the plans could not be created on chain")?;
-        let accounts = demo::accounts(&store).await?;
+        let mut accounts = demo::accounts(&store).await?;
         demo::history(&chain, contract, &plans, &accounts).await.context("the demo's history failed")?;
+        demo::newcomers(&store, &chain, contract, &mut accounts).await?;
         services.save().await;
         chain.go_live(options.block_time).await?;
 

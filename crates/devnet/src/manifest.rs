@@ -53,10 +53,10 @@ pub(crate) struct ManifestPlan {
 #[derive(Clone, Serialize)]
 pub(crate) struct ManifestWallet {
     pub(crate) address: String,
-    pub(crate) private_key: &'static str,
+    pub(crate) private_key: String,
     pub(crate) account_id: String,
     #[serde(skip)]
-    pub(crate) external_id: &'static str,
+    pub(crate) external_id: String,
 }
 
 impl std::fmt::Debug for Manifest {
@@ -92,9 +92,9 @@ impl Manifest {
                 .iter()
                 .map(|wallet| ManifestWallet {
                     address: wallet.address.to_string(),
-                    private_key: wallet.demo.private_key,
+                    private_key: wallet.private_key.clone(),
                     account_id: wallet.account.to_string(),
-                    external_id: wallet.demo.external_id,
+                    external_id: wallet.external_id.clone(),
                 })
                 .collect(),
         }

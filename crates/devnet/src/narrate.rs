@@ -65,9 +65,9 @@ impl Narrator {
         for plan in &m.plans {
             let _ = writeln!(text, "  {:<18} {:>16}   {}", plan.id, plan.price, plan.onchain_id);
         }
-        let _ = writeln!(text, "\n  {:<10} {:<36} wallet", "account", "id");
+        let _ = writeln!(text, "\n  {:<13} {:<36} wallet", "account", "id");
         for wallet in &m.wallets {
-            let _ = writeln!(text, "  {:<10} {} {}", wallet.external_id, wallet.account_id, wallet.address);
+            let _ = writeln!(text, "  {:<13} {} {}", wallet.external_id, wallet.account_id, wallet.address);
         }
         if let (Some(wallet), Some(plan)) = (m.wallets.last(), m.plans.first()) {
             let reference = wallet.account_id.replace('-', "");

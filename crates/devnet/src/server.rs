@@ -44,7 +44,8 @@ impl Server {
         let rpc = RpcSource::new(services.rpc_url().clone(), contracts.source)?;
         let config = IndexerConfig {
             source: contracts.source,
-            scope: MirrorScope { merchant: contracts.merchant, start_block: 0 },
+            // Block 0 has no events, and an anvil that has loaded a saved chain may serve another one than before.
+            scope: MirrorScope { merchant: contracts.merchant, start_block: 1 },
             finality: FinalityPolicy::Depth(options.finality_depth),
             poll_interval: POLL_INTERVAL,
             assets: HashMap::from([(contracts.token, options.asset.clone())]),

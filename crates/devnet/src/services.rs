@@ -54,8 +54,8 @@ impl Services {
             None => {
                 let postgres = start_postgres(options).await?;
                 // The ledger follows the chain: a new chain gets a ledger of its own.
-                let genesis = chain::genesis(rpc_url.clone()).await?;
-                let url = postgres.create_database(&format!("dues_{genesis}")).await?;
+                let name = chain::name(rpc_url.clone()).await?;
+                let url = postgres.create_database(&format!("dues_{name}")).await?;
                 (Some(postgres), url)
             }
         };
