@@ -116,3 +116,24 @@ async fn a_devnet_that_is_killed_at_once_after_a_payment_agrees_with_its_chain_a
     }
     assert_eq!(dues.stop(Signal::SIGTERM).await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_devnet_that_is_started_again_and_again_keeps_its_ledger_and_has_somebody_new() {
+    let dir = crate::scratch();
+    let (dues, manifest) = Dues::devnet(dir.path()).await;
+    let account = pay(&manifest).await;
+    assert_eq!(dues.stop(Signal::SIGTERM).await.code(), Some(0));
+
+    for start in 2..=5 {
+        let (dues, next) = Dues::devnet(dir.path()).await;
+        let api = api(&next);
+        assert_eq!(api.entitlements(account).await["tier"], "basic", "start {start}");
+        assert_eq!(api.transactions(account).await.len(), 1, "start {start}");
+        // Margaret is not new any more.
+        let wallets = next["wallets"].as_array().unwrap();
+        assert_eq!(wallets.len(), 5, "start {start}");
+        let newcomer = wallets[4]["account_id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(api.entitlements(newcomer).await["tier"], "free", "start {start}");
+        assert_eq!(dues.stop(Signal::SIGTERM).await.code(), Some(0));
+    }
+}
