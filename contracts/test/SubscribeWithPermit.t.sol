@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
-import {PhantomPermitToken} from "./doubles/Tokens.sol";
+import {BombPermitToken, BurningPermitToken, PhantomPermitToken} from "./doubles/Tokens.sol";
 import {Base} from "./utils/Base.sol";
 
 // subscribeWithPermit
@@ -11,6 +11,7 @@ import {Base} from "./utils/Base.sol";
 // ├── when the permit fails (used already, expired, forged, unknown to the token)
 // │   ├── given enough allowance: it subscribes
 // │   └── given too little: it reverts with ChargeRefused
+// ├── when the permit burns gas or returns a mountain: it costs at most its cap
 // ├── when the permit seems to succeed but does nothing: the allowance decides
 // └── for an unknown or retired plan: it reverts as subscribe does
 contract SubscribeWithPermitTest is Base {
@@ -43,6 +44,25 @@ contract SubscribeWithPermitTest is Base {
         assertEq(token.allowance(signer, address(dues)), value - PRICE);
         assertEq(token.balanceOf(payee), PRICE);
         _assertStatus(id, IDues.Status.Active);
+    }
+
+    function test_aPermitThatBurnsItsGasCostsAtMostItsCap() public {
+        _assertBounded(new BurningPermitToken());
+    }
+
+    function test_aPermitThatReturnsAMountainCostsAtMostItsCap() public {
+        _assertBounded(new BombPermitToken());
+    }
+
+    /// @dev 300,000 for the permit, and what a subscription costs with an allowance that is there.
+    function _assertBounded(DevUSD bad) private {
+        _fund(bad, payer);
+        uint32 planId = _createPlanIn(bad);
+        vm.prank(payer);
+        uint256 before = gasleft();
+        dues.subscribeWithPermit{gas: 1_000_000}(planId, REF, PRICE, START, 27, 0, 0);
+        assertLt(before - gasleft(), 300_000 + 160_000);
+        assertEq(bad.balanceOf(payee), PRICE);
     }
 
     function test_aTrialSetsTheAllowanceForLater() public {

@@ -192,6 +192,24 @@ contract ReenteringToken is DevUSD {
     }
 }
 
+/// @notice Its permit uses up all the gas that it is given.
+contract BurningPermitToken is DevUSD {
+    function permit(address, address, uint256, uint256, uint8, bytes32, bytes32) public pure override {
+        assembly ("memory-safe") {
+            invalid()
+        }
+    }
+}
+
+/// @notice Its permit returns as much as it can afford.
+contract BombPermitToken is DevUSD {
+    function permit(address, address, uint256, uint256, uint8, bytes32, bytes32) public pure override {
+        assembly ("memory-safe") {
+            return(0, 240000)
+        }
+    }
+}
+
 /// @notice No permit, and a fallback that accepts anything, like WETH.
 contract PhantomPermitToken is ERC20 {
     constructor() ERC20("Phantom", "PHNT") {}
