@@ -20,7 +20,8 @@ async fn indexer(site: &Site, chain: &Chain, chain_id: u64) -> Indexer {
     let source = ChainSource { chain_id, contract: chain.contract };
     let config = IndexerConfig {
         source,
-        scope: MirrorScope { merchant: chain.merchant, start_block: 0 },
+        // As the devnet that began this ledger.
+        scope: MirrorScope { merchant: chain.merchant, start_block: 1 },
         finality: FinalityPolicy::Depth(FINALITY_DEPTH),
         poll_interval: Duration::from_millis(20),
         assets: HashMap::from([(chain.token, asset())]),

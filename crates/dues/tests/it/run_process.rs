@@ -28,7 +28,7 @@ impl<'a> Service<'a> {
         let (merchant, token) = (chain.merchant, chain.token);
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\n[chains.dev]\nchain_id = {}\nmerchant = \"{merchant}\"\n\
-             token = \"{token}\"\nfinality = {FINALITY_DEPTH}\npoll_interval_ms = 50\n",
+             token = \"{token}\"\nstart_block = 1\nfinality = {FINALITY_DEPTH}\npoll_interval_ms = 50\n",
             chain.id
         );
         fs::write(dir.path().join("dues.toml"), config).unwrap();
