@@ -100,8 +100,11 @@ impl Server {
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         for task in [self.indexer, self.serving] {
-            if !task.is_finished() {
-                let _ = task.await;
+            // One that had ended before was told of, and its handle must not be asked twice.
+            if !task.is_finished()
+                && let Ok(Err(error)) = task.await
+            {
+                tracing::warn!(error = &*error, "a part did not stop cleanly");
             }
         }
     }
