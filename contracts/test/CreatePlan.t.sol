@@ -5,7 +5,7 @@ import {IDues} from "../src/IDues.sol";
 import {Base} from "./utils/Base.sol";
 
 // createPlan
-// ├── when the token has no code or is Dues: it reverts with InvalidToken
+// ├── when the token has no code, or is Dues or Permit2: it reverts with InvalidToken
 // ├── when the price is zero: it reverts with InvalidPrice
 // ├── when the payee is zero, Dues or the token: it reverts with InvalidPayee
 // ├── when the count is zero, or above 3660 days or 120 months: it reverts with InvalidCount
@@ -21,21 +21,22 @@ contract CreatePlanTest is Base {
         IDues.PlanTerms memory terms = _terms(fuzzed);
         vm.expectEmit(address(dues));
         emit IDues.PlanCreated(
-            1, merchant_, terms.token, terms.payee, terms.price, terms.unit, terms.count, terms.trial, terms.grace
+            1,
+            merchant_,
+            terms.token,
+            terms.payee,
+            terms.price,
+            terms.unit,
+            terms.count,
+            terms.trial,
+            terms.grace,
+            terms.usageCap
         );
         vm.prank(merchant_);
         uint32 planId = dues.createPlan(terms);
 
-        IDues.Plan memory plan = dues.plan(planId);
-        assertEq(plan.token, terms.token);
-        assertEq(plan.price, terms.price);
-        assertEq(plan.payee, terms.payee);
-        assertEq(uint256(plan.unit), uint256(terms.unit));
-        assertEq(plan.count, terms.count);
-        assertEq(plan.trial, terms.trial);
-        assertEq(plan.grace, terms.grace);
-        assertFalse(plan.retired);
-        assertEq(plan.merchant, merchant_);
+        assertEq(planId, 1);
+        _assertStored(planId, merchant_, terms);
     }
 
     function test_idsCountUpFromOne() public {
@@ -45,6 +46,19 @@ contract CreatePlanTest is Base {
             assertEq(dues.planCount(), i);
         }
         assertEq(dues.subscriptionCount(), 0);
+    }
+
+    function testFuzz_acceptsEveryLimitItself(bool month) public {
+        IDues.PlanTerms memory terms = _terms();
+        terms.unit = month ? IDues.IntervalUnit.Month : IDues.IntervalUnit.Day;
+        (terms.price, terms.count, terms.trial, terms.grace, terms.usageCap) = (1, 1, 0, 1 hours, 0);
+        _assertStored(_createPlan(terms), merchant, terms);
+        terms.grace = month ? 28 days : 1 days;
+        _assertStored(_createPlan(terms), merchant, terms);
+        terms.count = month ? 120 : 3660;
+        terms.grace = uint32(terms.count * uint256(month ? 28 days : 1 days));
+        (terms.price, terms.trial, terms.usageCap) = (type(uint96).max, 366 days, type(uint96).max);
+        _assertStored(_createPlan(terms), merchant, terms);
     }
 
     function test_theMerchantMayBeThePayee() public {
@@ -68,6 +82,15 @@ contract CreatePlanTest is Base {
         dues.createPlan(terms);
     }
 
+    function test_revertsWhenTheTokenIsPermit2() public {
+        address permit2 = 0x000000000022D473030F116dDEE9F6B43aC78BA3;
+        vm.etch(permit2, hex"00");
+        IDues.PlanTerms memory terms = _terms();
+        terms.token = permit2;
+        vm.expectRevert(abi.encodeWithSelector(IDues.InvalidToken.selector, permit2));
+        dues.createPlan(terms);
+    }
+
     function test_revertsWhenThePriceIsZero() public {
         IDues.PlanTerms memory terms = _terms();
         terms.price = 0;
@@ -85,14 +108,28 @@ contract CreatePlanTest is Base {
         }
     }
 
-    function testFuzz_revertsWhenTheCountIsZeroOrTooLarge(bool month, uint16 count) public {
-        uint256 max = month ? 120 : 3660;
-        if (count != 0) count = uint16(bound(count, max + 1, type(uint16).max));
+    function testFuzz_revertsWhenTheCountIsZero(bool month) public {
+        _assertInvalidCount(month, 0);
+    }
+
+    function testFuzz_revertsWhenTheCountIsTooLarge(bool month, uint16 count) public {
+        uint256 least = (month ? 120 : 3660) + 1;
+        _assertInvalidCount(month, uint16(least));
+        _assertInvalidCount(month, uint16(bound(count, least, type(uint16).max)));
+    }
+
+    function testFuzz_revertsWhenThereIsNoSuchUnit(uint8 unit) public {
+        unit = uint8(bound(unit, 2, type(uint8).max));
         IDues.PlanTerms memory terms = _terms();
-        terms.unit = month ? IDues.IntervalUnit.Month : IDues.IntervalUnit.Day;
-        terms.count = count;
-        vm.expectRevert(abi.encodeWithSelector(IDues.InvalidCount.selector, count, max));
-        dues.createPlan(terms);
+        terms.grace = 1 days;
+        bytes memory data = abi.encodeCall(IDues.createPlan, (terms));
+        // The unit is the fourth word behind the selector.
+        data[4 + 4 * 32 - 1] = bytes1(unit);
+        (bool ok,) = address(dues).call(data);
+        assertFalse(ok);
+        data[4 + 4 * 32 - 1] = bytes1(uint8(0));
+        (ok,) = address(dues).call(data);
+        assertTrue(ok);
     }
 
     function testFuzz_revertsWhenTheTrialIsTooLong(uint32 trial) public {
@@ -121,5 +158,33 @@ contract CreatePlanTest is Base {
         terms.grace = grace;
         vm.expectRevert(abi.encodeWithSelector(IDues.InvalidGrace.selector, grace, 1 hours, max));
         dues.createPlan(terms);
+    }
+
+    function _assertInvalidCount(bool month, uint16 count) private {
+        IDues.PlanTerms memory terms = _terms();
+        terms.unit = month ? IDues.IntervalUnit.Month : IDues.IntervalUnit.Day;
+        terms.count = count;
+        vm.expectRevert(abi.encodeWithSelector(IDues.InvalidCount.selector, count, month ? 120 : 3660));
+        dues.createPlan(terms);
+    }
+
+    function _assertStored(uint32 planId, address merchant_, IDues.PlanTerms memory terms) private view {
+        assertEq(
+            abi.encode(dues.plan(planId)),
+            abi.encode(
+                IDues.Plan({
+                    token: terms.token,
+                    price: terms.price,
+                    payee: terms.payee,
+                    unit: terms.unit,
+                    count: terms.count,
+                    trial: terms.trial,
+                    grace: terms.grace,
+                    retired: false,
+                    merchant: merchant_,
+                    usageCap: terms.usageCap
+                })
+            )
+        );
     }
 }

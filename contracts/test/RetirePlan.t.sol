@@ -11,7 +11,9 @@ import {Base} from "./utils/Base.sol";
 // └── when all is well
 //     ├── it emits PlanRetired
 //     ├── it changes nothing else of the plan
-//     └── existing subscriptions are charged as before
+//     ├── existing subscriptions are charged as before, and can be prepaid
+//     ├── a change to it that was scheduled before happens
+//     └── nobody subscribes to it any more, nor schedules a change to it
 contract RetirePlanTest is Base {
     function testFuzz_retiresAndChangesNothingElse(FuzzedTerms memory fuzzed) public {
         uint32 planId = _createPlan(_terms(fuzzed));
@@ -29,8 +31,48 @@ contract RetirePlanTest is Base {
         vm.prank(merchant);
         dues.retirePlan(1);
         vm.warp(_month(1));
-        dues.charge(id);
+        dues.chargeOne(id);
         assertEq(token.balanceOf(payee), 2 * uint256(PRICE));
+    }
+
+    function test_existingSubscriptionsCanBePrepaid() public {
+        uint256 id = _subscribe();
+        vm.prank(merchant);
+        dues.retirePlan(1);
+        vm.prank(payer);
+        dues.prepay(id, 2);
+        assertEq(dues.paidThrough(id), _month(3));
+    }
+
+    function testFuzz_aChangeThatWasScheduledHappens(bool batch) public {
+        uint256 id = _subscribe();
+        uint32 planId = _createPlan();
+        _scheduleChange(id, planId);
+        vm.prank(merchant);
+        dues.retirePlan(planId);
+        vm.warp(_month(1));
+        _assertPreview(id, IDues.Reason.None);
+        if (batch) assertEq(dues.chargeBatch(_ids(id)), 1);
+        else dues.chargeOne(id);
+        assertEq(dues.subscription(id).planId, planId);
+        vm.warp(_month(2));
+        dues.chargeOne(id);
+        assertEq(dues.paidThrough(id), _month(3));
+    }
+
+    function test_nobodySubscribesToItAnyMoreNorSchedulesAChangeToIt() public {
+        uint256 id = _subscribe();
+        uint32 planId = _createPlan();
+        vm.prank(merchant);
+        dues.retirePlan(planId);
+        bytes memory retired = abi.encodeWithSelector(IDues.RetiredPlan.selector, planId);
+        vm.startPrank(payer);
+        vm.expectRevert(retired);
+        dues.subscribe(planId, REF);
+        vm.expectRevert(retired);
+        dues.subscribePrepaid(planId, REF, 1, true);
+        vm.expectRevert(retired);
+        dues.scheduleChange(id, planId);
     }
 
     function test_aSecondTimeSucceedsAndEmitsNothing() public {

@@ -39,6 +39,8 @@ contract SubscribeTest is Base {
         assertEq(token.balanceOf(payer), 0);
         assertEq(token.balanceOf(terms.payee), terms.price);
         assertFalse(dues.hasUsedTrial(merchant, payer));
+        assertEq(_record(id).paid, terms.price);
+        assertEq(dues.subscriptionCount(), 1);
     }
 
     function testFuzz_withATrialChargesNothingNow(uint32 trial, bytes32 ref) public {
@@ -58,6 +60,7 @@ contract SubscribeTest is Base {
         _assertStatus(id, IDues.Status.Trialing);
         assertEq(token.balanceOf(payer), before);
         assertTrue(dues.hasUsedTrial(merchant, payer));
+        assertEq(_record(id).paid, 0);
     }
 
     function test_aTrialNeedsNoAllowance() public {

@@ -46,6 +46,19 @@ contract SubscribeWithPermitTest is Base {
         _assertStatus(id, IDues.Status.Active);
     }
 
+    function test_anAllowanceWithoutLimitStaysOne() public {
+        _call(signer, _createPlan(), _sign(type(uint256).max, START));
+        assertEq(token.allowance(signer, address(dues)), type(uint256).max);
+    }
+
+    function test_aPermitAddsNothingToAnAllowanceThatIsThere() public {
+        // The same allowance by approval and by permit: what is granted is replaced, not summed up.
+        vm.prank(signer);
+        token.approve(address(dues), 5 * uint256(PRICE));
+        _call(signer, _createPlan(), _sign(2 * uint256(PRICE), START));
+        assertEq(token.allowance(signer, address(dues)), PRICE);
+    }
+
     function test_aPermitThatBurnsItsGasCostsAtMostItsCap() public {
         _assertBounded(new BurningPermitToken());
     }
@@ -69,7 +82,7 @@ contract SubscribeWithPermitTest is Base {
         uint32 planId = _createTrialPlan(7 days);
         uint256 id = _call(signer, planId, _sign(PRICE, START));
         vm.warp(START + 7 days);
-        dues.charge(id);
+        dues.chargeOne(id);
         assertEq(token.balanceOf(payee), PRICE);
     }
 

@@ -42,7 +42,7 @@ pub fn catalogue() -> Catalogue {
         .into_iter()
         .map(|(key, tier, units, interval)| {
             let key: dues_domain::ids::PlanKey = key.parse().unwrap();
-            let price = Money { amount: BaseUnits::new(units).unwrap(), asset: asset() };
+            let price = Money { amount: BaseUnits::new(units), asset: asset() };
             (key.clone(), PlanOffer { key, tier, price, interval })
         })
         .collect();

@@ -6,7 +6,7 @@ use alloy::{
     consensus::transaction::Transaction as _,
     eips::{BlockNumberOrTag, eip2718::Encodable2718 as _},
     network::{EthereumWallet, NetworkTransactionBuilder as _, TransactionBuilder as _},
-    primitives::{Address, B256, Bytes, U256, keccak256},
+    primitives::{Address, B256, Bytes, U256, aliases::U96, keccak256},
     providers::{DynProvider, Provider as _, ProviderBuilder},
     rpc::types::{Block, TransactionReceipt, TransactionRequest},
     signers::{SignerSync as _, local::PrivateKeySigner},
@@ -129,8 +129,18 @@ impl Chain {
 
     /// Gives a wallet 100,000.00.
     pub async fn fund(&self, wallet: &PrivateKeySigner) {
-        let mint = Token::mintCall { to: wallet.address(), amount: U256::from(FUNDS) };
-        self.execute(wallet, self.token, &mint).await;
+        self.fund_from(wallet, wallet.address()).await;
+    }
+
+    /// As [`fund`](Self::fund), for somebody who cannot pay for gas.
+    pub async fn fund_from(&self, sender: &PrivateKeySigner, to: Address) {
+        let mint = Token::mintCall { to, amount: U256::from(FUNDS) };
+        self.execute(sender, self.token, &mint).await;
+    }
+
+    /// What an account has for gas.
+    pub async fn ether(&self, of: Address) -> U256 {
+        self.provider.get_balance(of).await.unwrap()
     }
 
     /// Signs a call, with the sender's next nonce.
@@ -233,28 +243,33 @@ impl Chain {
         reference: B256,
         value: u64,
     ) -> TransactionReceipt {
-        let owner = from.address();
+        let Dues::permitCall { value, deadline, v, r, s, .. } = self.sign_permit(from, plan, value).await;
+        let call = Dues::subscribeWithPermitCall { planId: plan, r#ref: reference, value, deadline, v, r, s };
+        self.execute(from, self.contract, &call).await
+    }
+
+    /// An EIP-2612 permit of `owner` for `value` of a plan's token, as Dues takes it.
+    pub async fn sign_permit(&self, owner: &PrivateKeySigner, plan: u32, value: u64) -> Dues::permitCall {
         let permit = Permit {
-            owner,
+            owner: owner.address(),
             spender: self.contract,
             value: U256::from(value),
-            nonce: self.dollars().nonces(owner).call().await.unwrap(),
+            nonce: self.dollars().nonces(owner.address()).call().await.unwrap(),
             deadline: U256::MAX,
         };
         let domain = eip712_domain! {
             name: "Dev USD", version: "1", chain_id: self.id, verifying_contract: self.token,
         };
-        let signature = from.sign_hash_sync(&permit.eip712_signing_hash(&domain)).unwrap();
-        let call = Dues::subscribeWithPermitCall {
+        let signature = owner.sign_hash_sync(&permit.eip712_signing_hash(&domain)).unwrap();
+        Dues::permitCall {
             planId: plan,
-            r#ref: reference,
+            owner: permit.owner,
             value: permit.value,
             deadline: permit.deadline,
             v: 27 + u8::from(signature.v()),
             r: signature.r().into(),
             s: signature.s().into(),
-        };
-        self.execute(from, self.contract, &call).await
+        }
     }
 
     /// Ends a subscription with its paid period.
@@ -272,9 +287,14 @@ impl Chain {
         self.execute(from, self.contract, &Dues::resumeCall { id }).await
     }
 
+    /// Sends several calls to Dues as one.
+    pub async fn multicall(&self, from: &PrivateKeySigner, calls: Vec<Bytes>) -> TransactionReceipt {
+        self.execute(from, self.contract, &Dues::multicallCall { calls }).await
+    }
+
     /// Charges a period, as anybody may.
     pub async fn charge(&self, id: U256) -> TransactionReceipt {
-        self.execute(&self.merchant_wallet(), self.contract, &Dues::chargeCall { id }).await
+        self.execute(&self.merchant_wallet(), self.contract, &Dues::chargeOneCall { id }).await
     }
 
     /// Charges a period of each.
@@ -299,8 +319,16 @@ impl Chain {
     /// Terms of a plan by the month in the test dollar.
     #[must_use]
     pub fn monthly(&self, price: u64, payee: Address) -> IDues::PlanTerms {
-        let price = alloy::primitives::aliases::U96::from(price);
-        IDues::PlanTerms { token: self.token, price, payee, unit: 1, count: 1, trial: 0, grace: 604_800 }
+        IDues::PlanTerms {
+            token: self.token,
+            price: U96::from(price),
+            payee,
+            unit: 1,
+            count: 1,
+            trial: 0,
+            grace: 604_800,
+            usageCap: U96::ZERO,
+        }
     }
 
     /// A block.

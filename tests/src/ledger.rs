@@ -24,18 +24,28 @@ pub struct TransactionRow {
     pub account: Uuid,
     /// For which subscription.
     pub subscription: Uuid,
+    /// `charge`, `usage` or `refund`.
+    pub kind: String,
     /// Where it stands.
     pub status: String,
     /// Why it failed.
     pub failure_reason: Option<String>,
     /// Base units.
     pub amount: String,
-    /// Which period, from 1.
-    pub period: i32,
-    /// Its start.
-    pub start: DateTime<Utc>,
-    /// Its end.
-    pub end: DateTime<Utc>,
+    /// The contract's plan that it was for.
+    pub plan: i64,
+    /// Which period, from 1; none of a refund.
+    pub period: Option<i32>,
+    /// The start of what it pays for.
+    pub start: Option<DateTime<Utc>>,
+    /// The end of what it pays for.
+    pub end: Option<DateTime<Utc>>,
+    /// The merchant's key of usage and refunds.
+    pub key: Option<B256>,
+    /// Who paid.
+    pub payer: Address,
+    /// Who was paid.
+    pub payee: Address,
     /// The transaction on the chain.
     pub tx_hash: B256,
     /// The block's number.
@@ -59,12 +69,20 @@ pub struct SubscriptionRow {
     pub onchain_id: Option<i64>,
     /// The contract's plan, while it is on the chain.
     pub onchain_plan: Option<i64>,
+    /// The contract's plan of the next period, where that is another one.
+    pub scheduled_plan: Option<i64>,
+    /// From where periods are counted.
+    pub anchor: DateTime<Utc>,
     /// Periods paid.
     pub periods: i32,
     /// End of the last paid period.
     pub paid_through: DateTime<Utc>,
     /// Whether it ends with it.
     pub cancel_at_period_end: bool,
+    /// Whose word that is.
+    pub cancel_scheduled_by: Option<String>,
+    /// Who ended it at once.
+    pub ended_by: Option<String>,
 }
 
 impl Ledger {
@@ -82,12 +100,23 @@ impl Ledger {
 
     /// Every money movement that `payer` made, oldest block first.
     pub async fn transactions(&self, payer: Address) -> Vec<TransactionRow> {
-        sqlx::query(
-            "SELECT id, account_id, subscription_id, status, failure_reason, amount::text AS amount, period,
-                    period_start, period_end, tx_hash, block_number, block_hash, log_index
-             FROM ledger.transactions WHERE payer = $1 ORDER BY block_number, log_index, id",
-        )
-        .bind(payer.to_vec())
+        self.transactions_where("payer = $1", payer.as_slice()).await
+    }
+
+    /// Every money movement of a payer's subscriptions, whichever way it went, oldest block first.
+    pub async fn movements(&self, payer: Address) -> Vec<TransactionRow> {
+        let of = "subscription_id IN (SELECT id FROM ledger.subscriptions WHERE payer = $1)";
+        self.transactions_where(of, payer.as_slice()).await
+    }
+
+    async fn transactions_where(&self, condition: &str, parameter: &[u8]) -> Vec<TransactionRow> {
+        sqlx::query(AssertSqlSafe(format!(
+            "SELECT id, account_id, subscription_id, kind, status, failure_reason, amount::text AS amount,
+                    onchain_plan_id, period, period_start, period_end, spent_key, payer, payee, tx_hash,
+                    block_number, block_hash, log_index
+             FROM ledger.transactions WHERE {condition} ORDER BY block_number, log_index, id",
+        )))
+        .bind(parameter)
         .fetch_all(&self.pool)
         .await
         .unwrap()
@@ -96,12 +125,17 @@ impl Ledger {
             id: row.get("id"),
             account: row.get("account_id"),
             subscription: row.get("subscription_id"),
+            kind: row.get("kind"),
             status: row.get("status"),
             failure_reason: row.get("failure_reason"),
             amount: row.get("amount"),
+            plan: row.get("onchain_plan_id"),
             period: row.get("period"),
             start: row.get("period_start"),
             end: row.get("period_end"),
+            key: row.get::<Option<&[u8]>, _>("spent_key").map(B256::from_slice),
+            payer: Address::from_slice(row.get("payer")),
+            payee: Address::from_slice(row.get("payee")),
             tx_hash: hash(row, "tx_hash"),
             block_number: number(row, "block_number"),
             block_hash: hash(row, "block_hash"),
@@ -113,7 +147,8 @@ impl Ledger {
     /// Every subscription that `payer` pays, oldest first.
     pub async fn subscriptions(&self, payer: Address) -> Vec<SubscriptionRow> {
         sqlx::query(
-            "SELECT id, account_id, status, onchain_id, onchain_plan_id, periods, paid_through, cancel_at_period_end
+            "SELECT id, account_id, status, onchain_id, onchain_plan_id, scheduled_plan_id, anchor, periods,
+                    paid_through, cancel_at_period_end, cancel_scheduled_by, ended_by
              FROM ledger.subscriptions WHERE payer = $1 ORDER BY created_at, id",
         )
         .bind(payer.to_vec())
@@ -127,9 +162,13 @@ impl Ledger {
             status: row.get("status"),
             onchain_id: row.get("onchain_id"),
             onchain_plan: row.get("onchain_plan_id"),
+            scheduled_plan: row.get("scheduled_plan_id"),
+            anchor: row.get("anchor"),
             periods: row.get("periods"),
             paid_through: row.get("paid_through"),
             cancel_at_period_end: row.get("cancel_at_period_end"),
+            cancel_scheduled_by: row.get("cancel_scheduled_by"),
+            ended_by: row.get("ended_by"),
         })
         .collect()
     }

@@ -15,7 +15,9 @@
 mod api;
 mod catalogue;
 mod chain;
+mod changes;
 mod database;
+mod intents;
 mod ledger;
 mod reorg;
 mod stack;

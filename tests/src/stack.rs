@@ -3,9 +3,16 @@
 use std::path::PathBuf;
 
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
+use dues_chain::contract::IDues;
 use dues_devnet::{Devnet, DevnetOptions, Ports};
-use dues_domain::{chain::ChainSource, money::Asset};
+use dues_domain::{
+    calendar::{Interval, IntervalUnit},
+    catalogue::{PlanOffer, Tier},
+    chain::ChainSource,
+    money::{Asset, BaseUnits, Money},
+};
 use dues_embedded::{Anvil, AnvilOptions, tools};
+use dues_store::ChainPlanMapping;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -184,6 +191,25 @@ impl Stack {
             onchain_id: plan["onchain_id"].as_u64().unwrap().try_into().unwrap(),
             price: plan["price_base_units"].as_str().unwrap().parse().unwrap(),
         }
+    }
+
+    /// Has the merchant sell `tier` under `key` by an on-chain plan of `terms`, beside the catalogue's, and gives its
+    /// number.
+    pub async fn sell(&self, key: &str, tier: Tier, terms: IDues::PlanTerms) -> u32 {
+        let unit = if terms.unit == 0 { IntervalUnit::Day } else { IntervalUnit::Month };
+        let offer = PlanOffer {
+            key: key.parse().unwrap(),
+            tier,
+            price: Money { amount: BaseUnits::new(terms.price.to()), asset: asset() },
+            interval: Interval { unit, count: terms.count },
+        };
+        let store = self.site.database.store().await;
+        let stored = store.sync_plans([&offer], self.source()).await.unwrap().remove(0);
+        let onchain_plan_id = self.chain.create_plan(&self.chain.merchant_wallet(), &terms).await;
+        let mapping = ChainPlanMapping { plan: stored.id, onchain_plan_id, token: self.chain.token };
+        store.map_plan(self.source(), mapping).await.unwrap();
+        store.close().await;
+        onchain_plan_id
     }
 
     /// The wallet and the account of a demo user, by its place in `devnet.json`.

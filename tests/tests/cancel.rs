@@ -65,3 +65,25 @@ async fn a_subscription_that_ended_at_once_leaves_another_one_of_the_account_in_
     let answer = stack.tier_becomes(account, "basic").await;
     assert_eq!(answer["source"]["onchain_id"], event::<Dues::Charged>(&receipt).id.to_string());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_that_cancels_has_the_last_word() {
+    let stack = Stack::start().await;
+    let (account, payer, id) = subscribed(&stack).await;
+    let merchant = stack.chain.merchant_wallet();
+    stack.chain.cancel(&payer, id).await;
+    stack.chain.cancel(&merchant, id).await;
+    stack.synced().await;
+    let ending = stack.api.entitlements(account).await;
+    assert_eq!((&ending["tier"], &ending["cancel_at_period_end"]), (&"premium".into(), &true.into()));
+    let row = stack.ledger.subscriptions(payer.address()).await.remove(0);
+    assert_eq!((row.cancel_scheduled_by.as_deref(), row.ended_by), (Some("merchant"), None));
+    let resume = stack.chain.attempt(&payer, stack.chain.contract, &Dues::resumeCall { id }).await;
+    assert!(!resume.status());
+
+    stack.chain.cancel_now(&merchant, id).await;
+    stack.tier_becomes(account, "free").await;
+    let row = stack.ledger.subscriptions(payer.address()).await.remove(0);
+    assert_eq!((row.status.as_str(), row.ended_by.as_deref()), ("cancelled", Some("merchant")));
+    assert_eq!(stack.api.transactions(account).await.len(), 1, "what was paid stays on record");
+}

@@ -242,7 +242,7 @@ async fn plans_that_swap_their_numbers_on_the_chain_never_sell_a_dear_tier_for_a
     // Two more plans of the catalogue, put on the chain and mapped as the devnet does it.
     let offer = |key: &str, like: &str, units| PlanOffer {
         key: key.parse().unwrap(),
-        price: Money { amount: BaseUnits::new(units).unwrap(), asset: asset() },
+        price: Money { amount: BaseUnits::new(units), asset: asset() },
         ..catalogue().plans().find(|plan| plan.key.as_str() == like).unwrap().clone()
     };
     let offers = [offer("cheap", "basic-month", 1_000_000), offer("dear", "enterprise-month", 900_000_000)];

@@ -2,9 +2,10 @@
 
 use alloy::primitives::{Address, B256};
 use dues_domain::{
+    catalogue::Tier,
     chain::{BlockRef, ChainSource, EventPosition, SubscriptionEvent, SubscriptionEventKind},
+    fold::ChainSubscription,
     ids::AccountId,
-    subscription::ChainSubscription,
 };
 use dues_store::{
     StoreError,
@@ -41,11 +42,11 @@ INSERT INTO ledger.subscriptions (id, account_id, rail, status, chain_id, contra
             decode(repeat('cc', 20), 'hex'), 1, 1, decode(repeat('aa', 20), 'hex'), decode(repeat('00', 32), 'hex'),
             decode(repeat('e0', 32), 'hex'), 1, 0, '2026-01-01Z', 1, '2026-02-01Z', true, false, 7,
             decode(repeat('b7', 32), 'hex'), 1, decode(repeat('e0', 32), 'hex'), '2026-01-01Z');
-INSERT INTO ledger.transactions (id, account_id, subscription_id, rail, kind, status, amount, currency, exponent, period,
-        period_start, period_end, chain_id, contract, token, payer, payee, tx_hash, block_number, block_hash,
+INSERT INTO ledger.transactions (id, account_id, subscription_id, rail, kind, status, amount, currency, exponent,
+        onchain_plan_id, plan_changes, ordinal, period, period_start, period_end, chain_id, contract, token, payer, payee, tx_hash, block_number, block_hash,
         log_index, occurred_at)
     VALUES ('00000000-0000-7000-8000-0000000000ee', '00000000-0000-7000-8000-00000000000a',
-            '00000000-0000-7000-8000-0000000000dd', 'chain', 'charge', 'pending', 29990000, 'USDC', 6, 1, '2026-01-01Z',
+            '00000000-0000-7000-8000-0000000000dd', 'chain', 'charge', 'pending', 29990000, 'USDC', 6, 1, 0, 0, 1, '2026-01-01Z',
             '2026-02-01Z', 1, decode(repeat('cc', 20), 'hex'), decode(repeat('22', 20), 'hex'),
             decode(repeat('aa', 20), 'hex'), decode(repeat('33', 20), 'hex'), decode(repeat('e0', 32), 'hex'), 7,
             decode(repeat('b7', 32), 'hex'), 1, '2026-01-01Z');
@@ -55,13 +56,22 @@ INSERT INTO ledger.chain_checkpoints (chain_id, contract, block_number, block_ha
 ";
 
 /// Another row like the good one, but for its own keys and for what is given: a rule, and what refuses it.
-const ROWS: [(&str, &str, &str); 39] = [
-    ("transactions", r#"{"tx_hash": "\\xTX"}"#, "transactions_period_paid_once"),
-    (
-        "transactions",
-        r#"{"period_start": "2026-02-01Z", "period_end": "2026-03-01Z"}"#,
-        "transactions_transfer_key",
-    ),
+const ROWS: [(&str, &str, &str); 61] = [
+    ("transactions", r#"{"tx_hash": "\\xTX", "log_index": 2}"#, "transactions_period_paid_once"),
+    ("transactions", r#"{"plan_changes": 1, "log_index": 2}"#, "transactions_transfer_key"),
+    ("transactions", r#"{NEXT, "log_index": 1}"#, "transactions_event_once"),
+    ("transactions", r#"{NEXT, "ordinal": null}"#, "transactions_named_by_kind"),
+    ("transactions", r#"{NEXT, "plan_changes": null}"#, "transactions_named_by_kind"),
+    ("transactions", r#"{NEXT, "ordinal": -1}"#, "transactions_numbers_not_negative"),
+    ("transactions", r#"{NEXT, "spent_key": "\\xTX"}"#, "transactions_named_by_kind"),
+    ("transactions", r#"{USAGE, "spent_key": null}"#, "transactions_named_by_kind"),
+    ("transactions", r#"{USAGE, "ordinal": 0}"#, "transactions_named_by_kind"),
+    ("transactions", r#"{USAGE, "spent_key": "\\x00"}"#, "transactions_spent_key_width"),
+    ("transactions", r#"{USAGE, "period": null}"#, "transactions_period_forward"),
+    ("transactions", r#"{USAGE, "period_end": null}"#, "transactions_period_forward"),
+    ("transactions", r#"{REFUND, "period": 1}"#, "transactions_period_forward"),
+    ("transactions", r#"{REFUND, "period_start": "2026-01-01Z"}"#, "transactions_period_forward"),
+    ("transactions", r#"{REFUND, "amount": -1}"#, "transactions_amount_positive"),
     ("transactions", r#"{"amount": -1, NEXT}"#, "transactions_amount_positive"),
     ("transactions", r#"{"amount": 0, NEXT}"#, "transactions_amount_positive"),
     ("transactions", r#"{"status": "paid", NEXT}"#, "transactions_status_known"),
@@ -91,18 +101,43 @@ const ROWS: [(&str, &str, &str); 39] = [
     ("subscriptions", r#"{OTHER, "onchain_id": null}"#, "subscriptions_onchain_unless_incomplete"),
     ("subscriptions", r#"{OTHER, "confirmed": false}"#, "subscriptions_unconfirmed_is_incomplete"),
     ("subscriptions", r#"{OTHER, "status": "lapsed"}"#, "subscriptions_status_known"),
-    ("subscriptions", r#"{OTHER, "ended_at": "2026-01-02Z"}"#, "subscriptions_ended_is_cancelled"),
+    (
+        "subscriptions",
+        r#"{OTHER, "ended_at": "2026-01-02Z", "ended_by": "payer"}"#,
+        "subscriptions_ended_is_cancelled",
+    ),
     (
         "subscriptions",
         r#"{OTHER, "paid_through": "2025-12-31Z"}"#,
         "subscriptions_paid_through_not_before_anchor",
     ),
     ("subscriptions", r#"{OTHER, "periods": 65536}"#, "subscriptions_periods_range"),
+    ("subscriptions", r#"{OTHER, "scheduled_plan_id": 9}"#, "subscriptions_scheduled_plan_fkey"),
+    ("subscriptions", r#"{OTHER, "scheduled_plan_id": 1}"#, "subscriptions_scheduled_plan_is_another"),
+    ("subscriptions", r#"{OTHER, "plan_changes": -1}"#, "subscriptions_plan_changes_not_negative"),
+    ("subscriptions", r#"{OTHER, "cancel_at_period_end": true}"#, "subscriptions_cancel_scheduled_by_known"),
+    (
+        "subscriptions",
+        r#"{OTHER, "cancel_scheduled_by": "payer"}"#,
+        "subscriptions_cancel_scheduled_by_known",
+    ),
+    (
+        "subscriptions",
+        r#"{OTHER, "cancel_at_period_end": true, "cancel_scheduled_by": "keeper"}"#,
+        "subscriptions_cancel_scheduled_by_known",
+    ),
+    (
+        "subscriptions",
+        r#"{OTHER, "status": "cancelled", "ended_at": "2026-01-02Z"}"#,
+        "subscriptions_ended_by_known",
+    ),
+    ("subscriptions", r#"{OTHER, "ended_by": "payer"}"#, "subscriptions_ended_by_known"),
     ("plans", r#"{"version": 1}"#, "plans_key_version_key"),
     ("plans", r#"{"version": 2, "tier": "free"}"#, "plans_tier_sold"),
     ("plans", r#"{"version": 2, "price": 0}"#, "plans_price_positive"),
     ("plans", r#"{"version": 2, "interval_unit": "week"}"#, "plans_interval_valid"),
     ("chain_plans", r#"{"onchain_plan_id": 2, "price": -5}"#, "chain_plans_terms"),
+    ("chain_plans", r#"{"onchain_plan_id": 2, "usage_cap": -1}"#, "chain_plans_usage_cap_not_negative"),
     ("plan_prices", r#"{"onchain_plan_id": 2}"#, "plan_prices_plan_once_per_contract"),
     (
         "api_keys",
@@ -162,10 +197,23 @@ async fn refusal(pool: &PgPool, sql: String) -> Option<String> {
     Some(format!("{} {error}", error.constraint().unwrap_or_default()))
 }
 
+/// What makes a copy of the good charge a movement that is named by a key.
+const KEYED: &str = r#""log_index": 2, "ordinal": null, "plan_changes": null, "spent_key": "\\xTX""#;
+
 /// Inserts a copy of the good row of `table` with `changes`.
 fn copy(table: &str, changes: &str) -> String {
     let changes = changes
-        .replace("NEXT", r#""period": 2, "period_start": "2026-02-01Z", "period_end": "2026-03-01Z""#)
+        .replace(
+            "NEXT",
+            r#""log_index": 2, "period": 2, "period_start": "2026-02-01Z", "period_end": "2026-03-01Z""#,
+        )
+        .replace("USAGE", &format!(r#""kind": "usage", {KEYED}"#))
+        .replace(
+            "REFUND",
+            &format!(
+                r#""kind": "refund", "period": null, "period_start": null, "period_end": null, {KEYED}"#
+            ),
+        )
         .replace("OTHER", r#""onchain_id": 2, "origin_ordinal": 1"#)
         .replace("TX", &"99".repeat(32));
     let id = match table {
@@ -208,6 +256,26 @@ async fn the_database_takes_what_the_rules_allow() {
     for (table, changes) in [next, other, version, key] {
         assert_eq!(refusal(ledger.pool(), copy(table, changes)).await, None, "{table} {changes}");
     }
+    // After a change of plan, a number of a period occurs again, in one transaction even, and from the same second on.
+    for (table, changes) in [
+        ("transactions", r#"{"plan_changes": 1, "tx_hash": "\\xTX", "log_index": 2}"#),
+        ("transactions", r#"{"plan_changes": 1, "ordinal": 1, "log_index": 2}"#),
+        ("transactions", "{USAGE}"),
+        ("transactions", "{REFUND}"),
+    ] {
+        assert_eq!(refusal(ledger.pool(), copy(table, changes)).await, None, "{table} {changes}");
+    }
+    // A key is spent once, for the one or the other, and again where the first time was reorganised away.
+    let good = "WHERE r.kind = 'charge'";
+    let usage = format!("{} {good}", copy("transactions", "{USAGE}"));
+    let refund = copy("transactions", r#"{REFUND, "log_index": 3}"#);
+    let both = format!("{usage}; {refund} {good}");
+    assert!(refusal(ledger.pool(), both).await.unwrap().contains("transactions_key_spent_once"));
+    let failed = r#"{USAGE, "status": "failed", "failure_reason": "reorganised"}"#;
+    let failed = copy("transactions", failed);
+    assert_eq!(refusal(ledger.pool(), format!("{failed} {good}; {refund} {good}")).await, None);
+    let twice = format!("{failed} {good}; {usage}");
+    assert!(refusal(ledger.pool(), twice).await.unwrap().contains("transactions_spent_key_key"));
     // A period whose charge failed may be paid by another one.
     let fail = "UPDATE ledger.transactions SET status = 'failed', failure_reason = 'reorganised'; ";
     let again = format!(
@@ -350,10 +418,49 @@ async fn a_beginning_that_is_mined_again_without_its_neighbour_keeps_its_own_acc
     assert_eq!(rows.iter().map(|row| row.account).collect::<Vec<_>>(), [ada, other]);
 
     // It is mined again, and the first of the two fails: the second takes the first one's number.
-    assert_eq!(step.unwind(fork).await.unwrap().len(), 2);
+    assert_eq!(step.unwind(fork).await.unwrap().subscriptions.len(), 2);
     let (state, event) = begun(5, other.to_reference());
     step.record_event(&event, Some(5)).await.unwrap();
     let again = step.begin_subscription(state, 0).await.unwrap();
     assert_eq!((again.id, again.account), (rows[1].id, other));
     step.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_into_another_plan_is_tried_within_the_shorter_grace_of_the_two() {
+    let (database, ledger) = seeded().await;
+    let store = database.store().await;
+    let ada = "00000000-0000-7000-8000-00000000000a".parse::<AccountId>().unwrap();
+    let plans = format!(
+        "{}; {}; UPDATE ledger.subscriptions SET scheduled_plan_id = 2",
+        copy("chain_plans", r#"{"onchain_plan_id": 2, "grace_seconds": 7200}"#),
+        copy("chain_plans", r#"{"onchain_plan_id": 3, "grace_seconds": 1800}"#)
+            + " WHERE onchain_plan_id = 1",
+    );
+    sqlx::raw_sql(AssertSqlSafe(plans)).execute(ledger.pool()).await.unwrap();
+    // The plan that it is on has an hour.
+    for (scheduled, grace) in [("2", 3600), ("3", 1800), ("NULL", 3600)] {
+        let schedule = format!("UPDATE ledger.subscriptions SET scheduled_plan_id = {scheduled}");
+        sqlx::raw_sql(AssertSqlSafe(schedule)).execute(ledger.pool()).await.unwrap();
+        let facts = store.subscription_facts(ada).await.unwrap().remove(0);
+        let rest = facts.term.grace_until - facts.term.paid_through;
+        assert_eq!(rest.num_seconds(), grace, "{scheduled}");
+        assert_eq!(facts.tier, Some(Tier::Basic), "of the plan that it is on");
+        assert_eq!(facts.scheduled_plan.map(|plan| plan.onchain_id), scheduled.parse().ok());
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_stops_the_indexer_by_a_name_of_its_own() {
+    let (_database, ledger) = seeded().await;
+    for (changes, due) in [
+        (r#"{"tx_hash": "\\xTX", "log_index": 2}"#, "a period was to be paid twice"),
+        (r#"{NEXT, "log_index": 1}"#, "an event was to be two money movements"),
+    ] {
+        let refused =
+            sqlx::raw_sql(AssertSqlSafe(copy("transactions", changes))).execute(ledger.pool()).await;
+        let error = StoreError::from(refused.unwrap_err());
+        assert!(matches!(error, StoreError::Inconsistent(what) if what == due), "{error:?}");
+        assert!(!error.is_transient());
+    }
 }

@@ -46,13 +46,24 @@ contract TwoToken is BreakableToken {
     }
 }
 
-/// @notice Answers with less than one word.
 /// @notice Returns a word that is one byte too short. All zero, so that what was in memory before decides how it looks.
 contract ShortToken is BreakableToken {
     function _misbehave() internal pure override returns (bool) {
         assembly ("memory-safe") {
             mstore(0, 0)
             return(0, 31)
+        }
+    }
+}
+
+/// @notice Moves the money, and says so in more than one word.
+contract LongToken is DevUSD {
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        super.transferFrom(from, to, value);
+        assembly ("memory-safe") {
+            mstore(0x00, 1)
+            mstore(0x20, not(0))
+            return(0, 0x40)
         }
     }
 }
@@ -151,6 +162,37 @@ contract MuteToken is BurningToken {
     }
 }
 
+/// @notice Needs more gas for a transfer than an item of a batch is given.
+contract DearToken is DevUSD {
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        uint256 end = gasleft() - 500_000;
+        while (gasleft() > end) {}
+        return super.transferFrom(from, to, value);
+    }
+}
+
+/// @notice Answers questions with a mountain, when broken.
+contract BombViewsToken is RevertingToken {
+    function allowance(address owner, address spender) public view override returns (uint256) {
+        _explode();
+        return super.allowance(owner, spender);
+    }
+
+    function balanceOf(address account) public view override returns (uint256) {
+        _explode();
+        return super.balanceOf(account);
+    }
+
+    function _explode() private view {
+        if (!broken) return;
+        assembly ("memory-safe") {
+            // The first word is not zero, so that the answer looks like a large number.
+            mstore(0x00, not(0))
+            return(0, 150000)
+        }
+    }
+}
+
 /// @notice Refuses at once, and cheaply, where it is given less than nearly all of the gas that a transfer may use.
 contract CautiousToken is DevUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
@@ -165,6 +207,96 @@ contract FeeToken is DevUSD {
         super.transferFrom(from, to, value);
         _burn(to, value / 100);
         return true;
+    }
+}
+
+/// @notice Can be told to keep a part of what it moves, like USDT.
+contract FeeSwitchToken is DevUSD {
+    uint256 public basisPoints;
+
+    function setFee(uint256 basisPoints_) external {
+        basisPoints = basisPoints_;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        super.transferFrom(from, to, value);
+        _burn(to, value * basisPoints / 10_000);
+        return true;
+    }
+}
+
+/// @notice All balances grow and shrink together, without a transfer.
+contract RebasingToken is DevUSD {
+    uint256 public percent = 100;
+
+    function rebase(uint256 percent_) external {
+        percent = percent_;
+    }
+
+    function parts(address account) external view returns (uint256) {
+        return super.balanceOf(account);
+    }
+
+    function balanceOf(address account) public view override returns (uint256) {
+        return super.balanceOf(account) * percent / 100;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        _spendAllowance(from, msg.sender, value);
+        _transfer(from, to, value * 100 / percent);
+        return true;
+    }
+}
+
+/// @notice Changes an allowance only from or to zero, and returns nothing, like USDT.
+contract ApproveFromZeroToken is NoReturnToken {
+    function approve(address spender, uint256 value) public override returns (bool) {
+        require(value == 0 || allowance(msg.sender, spender) == 0, "not from zero");
+        super.approve(spender, value);
+        assembly ("memory-safe") {
+            return(0, 0)
+        }
+    }
+}
+
+/// @notice Counts down an allowance without limit, too.
+contract CountingToken is DevUSD {
+    function _spendAllowance(address owner, address spender, uint256 value) internal override {
+        uint256 current = allowance(owner, spender);
+        require(current >= value, "allowance");
+        _approve(owner, spender, current - value, false);
+    }
+}
+
+/// @notice Refuses to move nothing.
+contract NoZeroToken is DevUSD {
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        require(value != 0, "zero");
+        return super.transferFrom(from, to, value);
+    }
+}
+
+/// @notice Things instead of amounts, like ERC-721: the same `transferFrom`, but nobody has an allowance.
+contract ThingToken {
+    mapping(uint256 thing => address) public ownerOf;
+    mapping(uint256 thing => address) public getApproved;
+    mapping(address => uint256) public balanceOf;
+
+    function mint(address to, uint256 thing) external {
+        ownerOf[thing] = to;
+        ++balanceOf[to];
+    }
+
+    function approve(address to, uint256 thing) external {
+        require(msg.sender == ownerOf[thing], "not the owner");
+        getApproved[thing] = to;
+    }
+
+    function transferFrom(address from, address to, uint256 thing) external {
+        require(from == ownerOf[thing] && msg.sender == getApproved[thing], "not approved");
+        (ownerOf[thing], getApproved[thing]) = (to, address(0));
+        --balanceOf[from];
+        ++balanceOf[to];
     }
 }
 

@@ -23,6 +23,7 @@ abstract contract Base is Test {
         uint16 count;
         uint32 trial;
         uint32 grace;
+        uint96 usageCap;
     }
 
     Dues internal dues;
@@ -48,7 +49,8 @@ abstract contract Base is Test {
             unit: IDues.IntervalUnit.Month,
             count: 1,
             trial: 0,
-            grace: uint32(GRACE)
+            grace: uint32(GRACE),
+            usageCap: 0
         });
     }
 
@@ -62,6 +64,7 @@ abstract contract Base is Test {
         terms.count = uint16(bound(f.count, 1, f.month ? 120 : 3660));
         terms.trial = uint32(bound(f.trial, 0, 366 days));
         terms.grace = uint32(bound(f.grace, 1 hours, uint256(terms.count) * (f.month ? 28 days : 1 days)));
+        terms.usageCap = f.usageCap;
     }
 
     function _createPlan(IDues.PlanTerms memory terms) internal returns (uint32) {
@@ -79,6 +82,20 @@ abstract contract Base is Test {
         return _createPlan(terms);
     }
 
+    /// @dev The month plan with another price and interval.
+    function _createPlan(uint96 price, IDues.IntervalUnit unit, uint16 count) internal returns (uint32) {
+        IDues.PlanTerms memory terms = _terms();
+        (terms.price, terms.unit, terms.count) = (price, unit, count);
+        if (unit == IDues.IntervalUnit.Day && count < 3) terms.grace = uint32(count * 1 days);
+        return _createPlan(terms);
+    }
+
+    function _createUsagePlan(uint96 usageCap) internal returns (uint32) {
+        IDues.PlanTerms memory terms = _terms();
+        terms.usageCap = usageCap;
+        return _createPlan(terms);
+    }
+
     function _createPlanIn(DevUSD token_) internal returns (uint32) {
         IDues.PlanTerms memory terms = _terms();
         terms.token = address(token_);
@@ -92,6 +109,13 @@ abstract contract Base is Test {
         token_.approve(address(dues), 1000 * uint256(PRICE));
     }
 
+    /// @dev More money than anything costs, and an allowance without limit.
+    function _fundWithoutLimit(DevUSD token_, address account) internal {
+        deal(address(token_), account, type(uint128).max);
+        vm.prank(account);
+        token_.approve(address(dues), type(uint256).max);
+    }
+
     function _subscribe(address account, uint32 planId) internal returns (uint256) {
         vm.prank(account);
         return dues.subscribe(planId, REF);
@@ -100,6 +124,17 @@ abstract contract Base is Test {
     /// @dev A subscription of `payer` to a month plan, its first period paid.
     function _subscribe() internal returns (uint256) {
         return _subscribe(payer, _createPlan());
+    }
+
+    /// @dev A subscription of `payer` with `count` periods paid.
+    function _subscribePrepaid(uint32 planId, uint16 count) internal returns (uint256) {
+        vm.prank(payer);
+        return dues.subscribePrepaid(planId, REF, count, true);
+    }
+
+    function _scheduleChange(uint256 id, uint32 planId) internal {
+        vm.prank(payer);
+        dues.scheduleChange(id, planId);
     }
 
     function _end(uint256 anchor, IDues.IntervalUnit unit, uint256 count, uint256 n) internal pure returns (uint256) {
@@ -125,6 +160,10 @@ abstract contract Base is Test {
     function _ids(uint256 first, uint256 second, uint256 third) internal pure returns (uint256[] memory ids) {
         ids = new uint256[](3);
         (ids[0], ids[1], ids[2]) = (first, second, third);
+    }
+
+    function _record(uint256 id) internal view returns (IDues.Record memory) {
+        return dues.subscriptions(id, 1)[0];
     }
 
     /// @dev How many events Dues has emitted since `vm.recordLogs`.

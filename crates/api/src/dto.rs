@@ -6,8 +6,8 @@ use alloy_primitives::B256;
 use chrono::{DateTime, Utc};
 use dues_domain::{
     catalogue::Tier,
-    entitlement::{ChainEvidence, Entitlement, Finality, Meter, Rail},
-    money::{Money, MoneyError},
+    entitlement::{ChainEvidence, Entitlement, Finality, Meter, Rail, ScheduledPlan},
+    money::Money,
     subscription::SubscriptionStatus,
 };
 use dues_store::{Account, AccountOrigin, Wallet, WalletProof};
@@ -91,16 +91,14 @@ pub(crate) struct MoneyBody {
     exponent: u8,
 }
 
-impl TryFrom<Money> for MoneyBody {
-    type Error = MoneyError;
-
-    fn try_from(money: Money) -> Result<Self, MoneyError> {
-        Ok(Self {
-            amount: money.decimal()?.to_string(),
+impl From<Money> for MoneyBody {
+    fn from(money: Money) -> Self {
+        Self {
+            amount: money.decimal(),
             base_units: money.amount.to_string(),
             exponent: money.asset.exponent,
             currency: money.asset.code,
-        })
+        }
     }
 }
 
@@ -114,8 +112,11 @@ pub(crate) struct EntitlementsBody {
     /// Status of the subscription that gives the tier: `trialing`, `active` or `past_due`; `null` for `free`.
     #[schema(value_type = Option<String>, example = "active")]
     status: Option<SubscriptionStatus>,
-    /// Whether that subscription ends with its paid period.
+    /// Whether that subscription ends with its paid period, whether the payer or the merchant wanted that.
     cancel_at_period_end: bool,
+    /// The plan of that subscription's next period, where a change is scheduled. Takes effect with the renewal; not at
+    /// all where the subscription ends before.
+    scheduled_plan: Option<ScheduledPlanBody>,
     /// Everything that the tier includes.
     features: BTreeSet<String>,
     /// When this answer changes if nothing but time happens: the end of the paid period, or of the grace after
@@ -126,6 +127,27 @@ pub(crate) struct EntitlementsBody {
     source: Option<SourceBody>,
     /// The instant that this answer is about.
     as_of: DateTime<Utc>,
+}
+
+/// A plan that a subscription will be on.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScheduledPlan)]
+struct ScheduledPlanBody {
+    /// The catalogue's name for it; `null` where the catalogue does not sell it.
+    #[schema(example = "basic-month")]
+    plan: Option<String>,
+    /// The tier that it gives; `null` where the catalogue does not sell it.
+    #[schema(value_type = Option<String>, example = "basic")]
+    tier: Option<Tier>,
+    /// The contract's own number for it.
+    onchain_id: String,
+}
+
+impl From<ScheduledPlan> for ScheduledPlanBody {
+    fn from(scheduled: ScheduledPlan) -> Self {
+        let (plan, tier) = scheduled.sold_as.map(|(key, tier)| (key.as_str().to_owned(), tier)).unzip();
+        Self { plan, tier, onchain_id: scheduled.onchain_id.to_string() }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -183,6 +205,7 @@ impl EntitlementsBody {
             tier: entitlement.tier,
             status: entitlement.status,
             cancel_at_period_end: entitlement.cancel_at_period_end,
+            scheduled_plan: entitlement.scheduled_plan.map(Into::into),
             features: entitlement.features,
             valid_until: entitlement.valid_until,
             meters: Meters { requests: entitlement.requests.into(), tokens: entitlement.tokens.into() },

@@ -4,14 +4,13 @@ use alloy::{
     primitives::{Address, B256, Log, LogData, U256},
     sol_types::{SolEvent, SolEventInterface},
 };
-use chrono::{DateTime, Utc};
 use dues_domain::{
-    calendar::{Interval, IntervalUnit},
+    calendar::{Interval, IntervalUnit, instant},
     chain::{
-        ChargeFailure, ContractEvent, OnchainPlan, OnchainPlanId, OnchainSubscriptionId, SubscriptionEvent,
-        SubscriptionEventKind,
+        ChargeFailure, ContractEvent, OnchainPlan, OnchainPlanId, OnchainSubscriptionId, Party,
+        SubscriptionEvent, SubscriptionEventKind,
     },
-    money::{BaseUnits, MoneyError},
+    money::BaseUnits,
 };
 
 pub use bindings::{Dues, IDues};
@@ -47,12 +46,6 @@ pub enum DecodeError {
         /// The number.
         value: u8,
     },
-    /// An instant that no calendar names.
-    #[error("{0} seconds is no instant")]
-    Instant(u64),
-    /// An amount beyond 96 bits.
-    #[error(transparent)]
-    Amount(#[from] MoneyError),
 }
 
 /// Whom an event of the contract concerns, as its indexed parameters say. Anybody may use the contract and have it
@@ -63,6 +56,9 @@ pub enum Concerns {
     Merchant(Address),
     /// A plan, or a subscription to it.
     Plan(OnchainPlanId),
+    /// No row of the ledger: who may act for a merchant, and which signatures of a payer are void. Only the contract
+    /// itself ever asks for these.
+    Permissions,
 }
 
 /// Whom a log with `topics` concerns; `None` where it is no event that this version knows.
@@ -73,13 +69,21 @@ pub fn concerns(topics: &[B256]) -> Option<Concerns> {
         Dues::PlanCreated::SIGNATURE_HASH => {
             rest.first().map(|word| Concerns::Merchant(Address::from_word(*word)))
         }
-        Dues::PlanRetired::SIGNATURE_HASH => plan_id(first),
+        Dues::PlanRetired::SIGNATURE_HASH
+        | Dues::PayeeProposed::SIGNATURE_HASH
+        | Dues::PayeeChanged::SIGNATURE_HASH => plan_id(first),
         Dues::Subscribed::SIGNATURE_HASH
         | Dues::Charged::SIGNATURE_HASH
         | Dues::ChargeFailed::SIGNATURE_HASH
+        | Dues::PlanChanged::SIGNATURE_HASH
+        | Dues::ChangeScheduled::SIGNATURE_HASH
+        | Dues::ChangeRevoked::SIGNATURE_HASH
         | Dues::CancelScheduled::SIGNATURE_HASH
         | Dues::Cancelled::SIGNATURE_HASH
-        | Dues::Resumed::SIGNATURE_HASH => rest.first().and_then(plan_id),
+        | Dues::Resumed::SIGNATURE_HASH
+        | Dues::UsageCharged::SIGNATURE_HASH
+        | Dues::Refunded::SIGNATURE_HASH => rest.first().and_then(plan_id),
+        Dues::OperatorSet::SIGNATURE_HASH | Dues::NoncesSpent::SIGNATURE_HASH => Some(Concerns::Permissions),
         _ => None,
     }
 }
@@ -97,58 +101,96 @@ pub fn decode(topics: Vec<B256>, data: Vec<u8>) -> Result<ContractEvent, DecodeE
     // The address was matched by whoever read the log; the interface does not look at it.
     let log = Log { address: Default::default(), data: LogData::new_unchecked(topics, data.into()) };
     let event = Dues::DuesEvents::decode_log(&log).map_err(DecodeError::UnknownEvent)?.data;
-    let subscription = |id: U256, plan, payer, kind| {
-        let id = subscription_id(id)?;
-        Ok(ContractEvent::Subscription(SubscriptionEvent { id, plan, payer, kind }))
-    };
-    match event {
-        Dues::DuesEvents::PlanCreated(e) => Ok(ContractEvent::PlanCreated(OnchainPlan {
-            id: e.planId,
-            merchant: e.merchant,
-            token: e.token,
-            payee: e.payee,
-            price: BaseUnits::new(e.price.to())?,
-            interval: Interval { unit: interval_unit(e.unit)?, count: e.count },
-            trial_seconds: e.trial,
-            grace_seconds: e.grace,
-        })),
-        Dues::DuesEvents::PlanRetired(e) => Ok(ContractEvent::PlanRetired(e.planId)),
+    let (id, plan, payer, kind) = match event {
+        Dues::DuesEvents::PlanCreated(e) => return plan_created(&e).map(ContractEvent::PlanCreated),
+        Dues::DuesEvents::PlanRetired(e) => return Ok(ContractEvent::PlanRetired(e.planId)),
+        Dues::DuesEvents::PayeeProposed(e) => {
+            let acceptable_from = instant(e.acceptableFrom);
+            return Ok(ContractEvent::PayeeProposed { plan: e.planId, payee: e.payee, acceptable_from });
+        }
+        Dues::DuesEvents::PayeeChanged(e) => {
+            return Ok(ContractEvent::PayeeChanged { plan: e.planId, payee: e.payee });
+        }
+        Dues::DuesEvents::OperatorSet(Dues::OperatorSet { merchant, operator, approved }) => {
+            return Ok(ContractEvent::OperatorSet { merchant, operator, approved });
+        }
+        Dues::DuesEvents::NoncesSpent(Dues::NoncesSpent { payer, word, mask }) => {
+            return Ok(ContractEvent::NoncesSpent { payer, word, mask });
+        }
         Dues::DuesEvents::Subscribed(e) => {
-            let kind =
-                SubscriptionEventKind::Subscribed { reference: e.r#ref, anchor: instant(e.anchor.to())? };
-            subscription(e.id, e.planId, e.payer, kind)
+            let anchor = instant(e.anchor.to());
+            (e.id, e.planId, e.payer, SubscriptionEventKind::Subscribed { reference: e.r#ref, anchor })
         }
         Dues::DuesEvents::Charged(e) => {
-            let kind = SubscriptionEventKind::Charged {
-                periods: e.periods,
-                paid_through: instant(e.paidThrough)?,
-                amount: BaseUnits::new(e.amount.to())?,
-            };
-            subscription(e.id, e.planId, e.payer, kind)
+            let (paid_through, amount) = (instant(e.paidThrough), BaseUnits::new(e.amount));
+            let kind = SubscriptionEventKind::Charged { periods: e.periods, paid_through, amount };
+            (e.id, e.planId, e.payer, kind)
         }
         Dues::DuesEvents::ChargeFailed(e) => {
             let kind = SubscriptionEventKind::ChargeFailed { reason: charge_failure(e.reason)? };
-            subscription(e.id, e.planId, e.payer, kind)
+            (e.id, e.planId, e.payer, kind)
         }
+        Dues::DuesEvents::PlanChanged(e) => {
+            let kind = SubscriptionEventKind::PlanChanged {
+                from: e.fromPlanId,
+                anchor: instant(e.anchor.to()),
+                periods: e.periods,
+                paid_through: instant(e.paidThrough),
+                credit: BaseUnits::new(e.credit),
+            };
+            (e.id, e.planId, e.payer, kind)
+        }
+        Dues::DuesEvents::ChangeScheduled(e) => {
+            let (to, by) = (e.toPlanId, party(e.byMerchant));
+            (e.id, e.planId, e.payer, SubscriptionEventKind::ChangeScheduled { to, by })
+        }
+        Dues::DuesEvents::ChangeRevoked(e) => (e.id, e.planId, e.payer, SubscriptionEventKind::ChangeRevoked),
         Dues::DuesEvents::CancelScheduled(e) => {
-            subscription(e.id, e.planId, e.payer, SubscriptionEventKind::CancelScheduled)
+            (e.id, e.planId, e.payer, SubscriptionEventKind::CancelScheduled { by: party(e.byMerchant) })
         }
         Dues::DuesEvents::Cancelled(e) => {
-            subscription(e.id, e.planId, e.payer, SubscriptionEventKind::Cancelled)
+            (e.id, e.planId, e.payer, SubscriptionEventKind::Cancelled { by: party(e.byMerchant) })
         }
-        Dues::DuesEvents::Resumed(e) => subscription(e.id, e.planId, e.payer, SubscriptionEventKind::Resumed),
-    }
+        Dues::DuesEvents::Resumed(e) => (e.id, e.planId, e.payer, SubscriptionEventKind::Resumed),
+        Dues::DuesEvents::UsageCharged(e) => {
+            let kind = SubscriptionEventKind::UsageCharged {
+                key: e.key,
+                period: e.period,
+                amount: BaseUnits::new(e.amount.to()),
+                total: BaseUnits::new(e.total.to()),
+            };
+            (e.id, e.planId, e.payer, kind)
+        }
+        Dues::DuesEvents::Refunded(e) => {
+            let (amount, total) = (BaseUnits::new(e.amount), BaseUnits::new(e.total));
+            let kind = SubscriptionEventKind::Refunded { key: e.key, from: e.from, amount, total };
+            (e.id, e.planId, e.payer, kind)
+        }
+    };
+    let id = subscription_id(id)?;
+    Ok(ContractEvent::Subscription(SubscriptionEvent { id, plan, payer, kind }))
+}
+
+fn plan_created(e: &Dues::PlanCreated) -> Result<OnchainPlan, DecodeError> {
+    Ok(OnchainPlan {
+        id: e.planId,
+        merchant: e.merchant,
+        token: e.token,
+        payee: e.payee,
+        price: BaseUnits::new(e.price.to()),
+        interval: Interval { unit: interval_unit(e.unit)?, count: e.count },
+        trial_seconds: e.trial,
+        grace_seconds: e.grace,
+        usage_cap: BaseUnits::new(e.usageCap.to()),
+    })
+}
+
+const fn party(by_merchant: bool) -> Party {
+    if by_merchant { Party::Merchant } else { Party::Payer }
 }
 
 fn subscription_id(id: U256) -> Result<OnchainSubscriptionId, DecodeError> {
     u64::try_from(id).map_err(|_| DecodeError::SubscriptionId(id))
-}
-
-fn instant(seconds: u64) -> Result<DateTime<Utc>, DecodeError> {
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|s| DateTime::from_timestamp(s, 0))
-        .ok_or(DecodeError::Instant(seconds))
 }
 
 fn interval_unit(value: u8) -> Result<IntervalUnit, DecodeError> {
@@ -183,7 +225,8 @@ fn charge_failure(value: u8) -> Result<ChargeFailure, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::aliases::U40;
+    use alloy::primitives::aliases::{U40, U96};
+    use chrono::{DateTime, Utc};
     use proptest::prelude::*;
 
     use super::*;
@@ -193,24 +236,104 @@ mod tests {
         decode(data.topics().to_vec(), data.data.to_vec())
     }
 
+    fn t(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    /// Every event of a subscription that is read by more than its name, and what it has to be read as.
     #[test]
-    fn a_charge_is_read_with_its_resulting_state() {
-        let payer = Address::repeat_byte(7);
-        let decoded = decode_event(&Dues::Charged {
-            id: U256::from(3),
-            planId: 2,
-            payer,
-            periods: 4,
-            paidThrough: 1_800_000_000,
-            amount: alloy::primitives::aliases::U96::from(29_990_000_u64),
-        });
-        let kind = SubscriptionEventKind::Charged {
-            periods: 4,
-            paid_through: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-            amount: BaseUnits::new(29_990_000).unwrap(),
+    fn events_are_read_with_their_resulting_state() {
+        let (id, payer) = (U256::from(3), Address::repeat_byte(7));
+        let (key, from) = (B256::repeat_byte(8), Address::repeat_byte(9));
+        let amount = BaseUnits::new(u128::MAX);
+        let read = |decoded: Result<ContractEvent, DecodeError>, kind| {
+            let expected = SubscriptionEvent { id: 3, plan: 2, payer, kind };
+            assert_eq!(decoded.unwrap(), ContractEvent::Subscription(expected));
         };
-        let expected = SubscriptionEvent { id: 3, plan: 2, payer, kind };
-        assert_eq!(decoded.unwrap(), ContractEvent::Subscription(expected));
+        let (periods, paid_through) = (4, t(1_800_000_000));
+        read(
+            decode_event(&Dues::Charged {
+                id,
+                planId: 2,
+                payer,
+                periods,
+                paidThrough: 1_800_000_000,
+                amount: u128::MAX,
+            }),
+            SubscriptionEventKind::Charged { periods, paid_through, amount },
+        );
+        read(
+            decode_event(&Dues::PlanChanged {
+                id,
+                planId: 2,
+                payer,
+                fromPlanId: 1,
+                anchor: U40::from(1_700_000_000),
+                periods,
+                paidThrough: 1_800_000_000,
+                credit: 5,
+            }),
+            SubscriptionEventKind::PlanChanged {
+                from: 1,
+                anchor: t(1_700_000_000),
+                periods,
+                paid_through,
+                credit: BaseUnits::new(5),
+            },
+        );
+        read(
+            decode_event(&Dues::ChangeScheduled { id, planId: 2, payer, toPlanId: 6, byMerchant: true }),
+            SubscriptionEventKind::ChangeScheduled { to: 6, by: Party::Merchant },
+        );
+        read(
+            decode_event(&Dues::CancelScheduled { id, planId: 2, payer, byMerchant: true }),
+            SubscriptionEventKind::CancelScheduled { by: Party::Merchant },
+        );
+        read(
+            decode_event(&Dues::Cancelled { id, planId: 2, payer, byMerchant: false }),
+            SubscriptionEventKind::Cancelled { by: Party::Payer },
+        );
+        read(
+            decode_event(&Dues::UsageCharged {
+                id,
+                planId: 2,
+                payer,
+                key,
+                period: 4,
+                amount: U96::from(10),
+                total: U96::from(30),
+            }),
+            SubscriptionEventKind::UsageCharged {
+                key,
+                period: 4,
+                amount: BaseUnits::new(10),
+                total: BaseUnits::new(30),
+            },
+        );
+        read(
+            decode_event(&Dues::Refunded { id, planId: 2, payer, key, from, amount: 10, total: u128::MAX }),
+            SubscriptionEventKind::Refunded { key, from, amount: BaseUnits::new(10), total: amount },
+        );
+    }
+
+    #[test]
+    fn a_time_that_no_calendar_names_is_the_last_one_that_it_does() {
+        let (id, payer) = (U256::from(3), Address::ZERO);
+        let charged = Dues::Charged { id, planId: 1, payer, periods: 1, paidThrough: u64::MAX, amount: 1 };
+        let ContractEvent::Subscription(event) = decode_event(&charged).unwrap() else { panic!() };
+        let SubscriptionEventKind::Charged { paid_through, .. } = event.kind else { panic!() };
+        assert_eq!(paid_through, dues_domain::calendar::LATEST);
+    }
+
+    #[test]
+    fn every_event_of_the_contract_concerns_somebody_and_is_read() {
+        for selector in Dues::DuesEvents::SELECTORS {
+            let topics = [B256::from(*selector), B256::ZERO, B256::ZERO, B256::ZERO];
+            assert_ne!(concerns(&topics), None, "{selector:?}");
+            // With as many topics as the event has, zeros are an event of each kind, but for reasons.
+            let read = (1..=4).any(|count| decode(topics[..count].to_vec(), vec![0; 320]).is_ok());
+            assert!(read || *selector == Dues::ChargeFailed::SIGNATURE_HASH.0, "{selector:?}");
+        }
     }
 
     #[test]
@@ -234,6 +357,9 @@ mod tests {
         assert_eq!(concerns(huge.encode_log_data().topics()), Some(Concerns::Plan(0)));
         let retired = Dues::PlanRetired { planId: 7 };
         assert_eq!(concerns(retired.encode_log_data().topics()), Some(Concerns::Plan(7)));
+        let merchant = Address::repeat_byte(1);
+        let operator = Dues::OperatorSet { merchant, operator: merchant, approved: true };
+        assert_eq!(concerns(operator.encode_log_data().topics()), Some(Concerns::Permissions));
         assert_eq!(concerns(&[]), None);
         assert_eq!(concerns(&[B256::ZERO; 4]), None);
     }

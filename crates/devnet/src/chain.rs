@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alloy::{
     network::{EthereumWallet, TransactionBuilder},
-    primitives::{Address, Bytes, TxHash, U256},
+    primitives::{Address, Bytes, TxHash, U256, aliases::U96},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
@@ -125,18 +125,24 @@ impl DevChain {
     ) -> anyhow::Result<Vec<SoldPlan>> {
         stored.sort_by_key(|plan| (plan.offer.tier, plan.offer.price.amount));
         let dues = Dues::new(contracts.source.contract, &self.provider);
-        let terms = |offer: &PlanOffer| IDues::PlanTerms {
-            token: contracts.token,
-            price: alloy::primitives::aliases::U96::from(offer.price.amount.get()),
-            payee: contracts.merchant,
-            unit: interval_unit_number(offer.interval.unit),
-            count: offer.interval.count,
-            trial: 0,
-            grace,
+        let terms = |offer: &PlanOffer| {
+            let price = U96::try_from(offer.price.amount.get())
+                .with_context(|| format!("the price of {} is beyond what the contract takes", offer.key))?;
+            anyhow::Ok(IDues::PlanTerms {
+                token: contracts.token,
+                price,
+                payee: contracts.merchant,
+                unit: interval_unit_number(offer.interval.unit),
+                count: offer.interval.count,
+                trial: 0,
+                grace,
+                // The catalogue sells no usage on top.
+                usageCap: U96::ZERO,
+            })
         };
         let mut sent = Vec::new();
         for plan in stored.iter().filter(|plan| plan.onchain_plan_id.is_none()) {
-            let call = dues.createPlan(terms(&plan.offer)).calldata().clone();
+            let call = dues.createPlan(terms(&plan.offer)?).calldata().clone();
             sent.push((plan, self.send(self.operator, contracts.source.contract, call).await?));
         }
         self.mine().await?;
@@ -178,7 +184,7 @@ impl DevChain {
         let dues = Dues::new(contracts.source.contract, &self.provider);
         let count = dues.subscriptionCount().call().await?;
         let all = dues.subscriptions(U256::ONE, count).call().await?;
-        let newest = all.iter().rposition(|subscription| subscription.payer == payer);
+        let newest = all.iter().rposition(|record| record.subscription.payer == payer);
         Ok(newest.map(|index| U256::from(index).saturating_add(U256::ONE)))
     }
 

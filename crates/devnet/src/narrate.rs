@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use dues_api::clock::{Clock, SystemClock};
 use dues_domain::{
     catalogue::{Catalogue, Tier},
+    chain::Party,
     entitlement::{Entitlement, entitlement},
     ids::AccountId,
 };
@@ -178,16 +179,38 @@ fn event(change: &LedgerChange, account: &Account) -> String {
         LedgerChangeKind::ChargeFailed(reason) => {
             format!("charge of subscription {id} of {name} failed: {reason:?}")
         }
-        LedgerChangeKind::CancelScheduled => {
-            format!("subscription {id} of {name} will end with its paid period")
+        LedgerChangeKind::PlanChanged { from, to } => {
+            format!("subscription {id} of {name} changed from on-chain plan {from} to {to}")
         }
-        LedgerChangeKind::Cancelled => format!("subscription {id} of {name} was ended"),
+        LedgerChangeKind::ChangeScheduled { to, by } => format!(
+            "subscription {id} of {name} will be on on-chain plan {to} from its next period on{}",
+            said_by(*by)
+        ),
+        LedgerChangeKind::ChangeRevoked => format!("subscription {id} of {name} stays on its plan"),
+        LedgerChangeKind::CancelScheduled(by) => {
+            format!("subscription {id} of {name} will end with its paid period{}", said_by(*by))
+        }
+        LedgerChangeKind::Cancelled(by) => format!("subscription {id} of {name} was ended{}", said_by(*by)),
+        LedgerChangeKind::UsageCharged(money) => {
+            format!("usage paid: {name} paid {money} for usage of subscription {id}")
+        }
+        LedgerChangeKind::Refunded(money) => {
+            format!("refund seen: {name} got {money} back for subscription {id}")
+        }
         LedgerChangeKind::Resumed => format!("subscription {id} of {name} goes on"),
         LedgerChangeKind::Reorganised => {
             format!(
                 "the chain was reorganised above this block: events of subscription {id} of {name} are gone"
             )
         }
+    }
+}
+
+/// Nothing where it was the payer, who usually does it.
+const fn said_by(party: Party) -> &'static str {
+    match party {
+        Party::Payer => "",
+        Party::Merchant => ", by the merchant",
     }
 }
 

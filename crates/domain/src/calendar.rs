@@ -49,6 +49,27 @@ impl Interval {
         }
         .ok_or(OutsideCalendar)
     }
+
+    /// Period `n`, from 1, of a subscription anchored at `anchor`; it ends at [`LATEST`] at the latest.
+    #[must_use]
+    pub fn period(self, anchor: DateTime<Utc>, n: u32) -> Span {
+        let end = |n| self.period_end(anchor, n).unwrap_or(LATEST).min(LATEST);
+        Span { start: end(n.saturating_sub(1)), end: end(n) }
+    }
+}
+
+/// The last instant that the ledger and the API can name: the end of the year 9999, where RFC 3339 ends. A payer may
+/// pay for tens of thousands of years; whatever lies beyond is as good as this, and must not stop anything.
+pub const LATEST: DateTime<Utc> = match DateTime::from_timestamp(253_402_300_799, 0) {
+    Some(instant) => instant,
+    None => DateTime::<Utc>::UNIX_EPOCH,
+};
+
+/// The instant `seconds` after 1970, [`LATEST`] at most.
+#[must_use]
+pub fn instant(seconds: u64) -> DateTime<Utc> {
+    let instant = i64::try_from(seconds).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    instant.unwrap_or(LATEST).min(LATEST)
 }
 
 /// A half-open span of time, `[start, end)`.
@@ -133,6 +154,15 @@ mod tests {
     fn a_trial_has_a_window_before_its_anchor() {
         let window = quota_window(at("2027-03-15T00:00:00Z"), at("2027-03-08T00:00:00Z"));
         assert_eq!(window, Ok(Span { start: at("2027-02-15T00:00:00Z"), end: at("2027-03-15T00:00:00Z") }));
+    }
+
+    #[test]
+    fn an_instant_beyond_the_last_one_is_the_last_one() {
+        assert_eq!(LATEST, at("9999-12-31T23:59:59Z"));
+        assert_eq!(instant(1_800_000_000), at("2027-01-15T08:00:00Z"));
+        for beyond in [253_402_300_800, u64::MAX] {
+            assert_eq!(instant(beyond), LATEST);
+        }
     }
 
     proptest! {

@@ -210,10 +210,7 @@ pub(crate) mod tests {
         PlanOffer {
             key: "p".parse().unwrap(),
             tier,
-            price: Money {
-                amount: BaseUnits::new(units).unwrap(),
-                asset: Asset { code: "USDC".into(), exponent: 6 },
-            },
+            price: Money { amount: BaseUnits::new(units), asset: Asset { code: "USDC".into(), exponent: 6 } },
             interval: Interval { count, ..Interval::MONTH },
         }
     }

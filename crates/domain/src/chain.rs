@@ -1,6 +1,6 @@
 //! What the contract says: its events as plain values, and where on the chain they stand.
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use chrono::{DateTime, Utc};
 
 use crate::{calendar::Interval, money::BaseUnits};
@@ -60,11 +60,45 @@ pub enum ContractEvent {
     PlanCreated(OnchainPlan),
     /// A merchant takes no new subscribers for a plan any more.
     PlanRetired(OnchainPlanId),
+    /// A merchant wants a plan's payments to go to another account. Nothing changes before that account accepts.
+    PayeeProposed {
+        /// The plan.
+        plan: OnchainPlanId,
+        /// Who is to be paid; zero where the proposal was withdrawn.
+        payee: Address,
+        /// From when it can accept.
+        acceptable_from: DateTime<Utc>,
+    },
+    /// A plan's payments go to another account from now on.
+    PayeeChanged {
+        /// The plan.
+        plan: OnchainPlanId,
+        /// Who is paid now.
+        payee: Address,
+    },
     /// Something happened to one subscription.
     Subscription(SubscriptionEvent),
+    /// An account may, or may no longer, charge usage and refund for a merchant.
+    OperatorSet {
+        /// The merchant.
+        merchant: Address,
+        /// The account.
+        operator: Address,
+        /// Whether it may.
+        approved: bool,
+    },
+    /// Nonces of a payer's signatures are used up.
+    NoncesSpent {
+        /// Whose.
+        payer: Address,
+        /// The nonces divided by 256.
+        word: U256,
+        /// Which of those 256, as bits.
+        mask: U256,
+    },
 }
 
-/// The terms of an on-chain plan, which never change.
+/// An on-chain plan: its terms, which never change, and who is paid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OnchainPlan {
     /// The contract's id.
@@ -73,7 +107,7 @@ pub struct OnchainPlan {
     pub merchant: Address,
     /// What it is paid in.
     pub token: Address,
-    /// Who is paid.
+    /// Who is paid; the only part that can change.
     pub payee: Address,
     /// What one period costs.
     pub price: BaseUnits,
@@ -83,6 +117,8 @@ pub struct OnchainPlan {
     pub trial_seconds: u32,
     /// How long after paid-through a renewal is still tried, in seconds.
     pub grace_seconds: u32,
+    /// The most that may be charged for usage in one period, beside the price; 0 for none.
+    pub usage_cap: BaseUnits,
 }
 
 /// An event of one subscription. Every event of the contract names its plan and payer.
@@ -98,6 +134,15 @@ pub struct SubscriptionEvent {
     pub kind: SubscriptionEventKind,
 }
 
+/// One of the two who agreed on a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// Who pays.
+    Payer,
+    /// Whose plan it is.
+    Merchant,
+}
+
 /// What happened to a subscription, with the state that results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscriptionEventKind {
@@ -108,13 +153,13 @@ pub enum SubscriptionEventKind {
         /// From where periods are counted: now, or the end of the trial.
         anchor: DateTime<Utc>,
     },
-    /// One period was paid.
+    /// One or more periods were paid.
     Charged {
-        /// Periods paid since the anchor, this one included.
+        /// Periods paid since the anchor, these included.
         periods: u16,
-        /// End of the period.
+        /// End of the last one.
         paid_through: DateTime<Utc>,
-        /// What was taken.
+        /// What was taken: less than the price where the rest of another plan's time was credited.
         amount: BaseUnits,
     },
     /// A renewal was tried and did not go through. Nothing changes on the chain.
@@ -122,12 +167,63 @@ pub enum SubscriptionEventKind {
         /// Why.
         reason: ChargeFailure,
     },
+    /// It is on another plan. All values are those after the payment; where money moves for it, its
+    /// [`Charged`](Self::Charged) is the subscription's next event, in the same transaction.
+    PlanChanged {
+        /// The plan that it was on.
+        from: OnchainPlanId,
+        /// From where periods are counted now.
+        anchor: DateTime<Utc>,
+        /// Periods paid since then.
+        periods: u16,
+        /// End of the last one.
+        paid_through: DateTime<Utc>,
+        /// What the unused rest of the old plan was worth, and was taken off the payment.
+        credit: BaseUnits,
+    },
+    /// The next period will be one of another plan.
+    ChangeScheduled {
+        /// That plan.
+        to: OnchainPlanId,
+        /// Who did this. The merchant can where the plan is nowhere worse, and the payer can revoke it.
+        by: Party,
+    },
+    /// The next period will be one of the present plan after all.
+    ChangeRevoked,
     /// Access ends at the end of the paid period.
-    CancelScheduled,
+    CancelScheduled {
+        /// Who did this. What the merchant did, the payer cannot take back.
+        by: Party,
+    },
     /// Access ended at once.
-    Cancelled,
+    Cancelled {
+        /// Who did this.
+        by: Party,
+    },
     /// A scheduled end was taken back.
     Resumed,
+    /// Usage was charged, beside the price.
+    UsageCharged {
+        /// The merchant's idempotency key, spent for this subscription.
+        key: B256,
+        /// The period that it was charged to, counted from the present anchor.
+        period: u16,
+        /// What was taken.
+        amount: BaseUnits,
+        /// What has been charged to that period now.
+        total: BaseUnits,
+    },
+    /// Money went back to the payer.
+    Refunded {
+        /// The merchant's idempotency key, spent for this subscription.
+        key: B256,
+        /// Whose money it was: the merchant's or an operator's.
+        from: Address,
+        /// What was sent.
+        amount: BaseUnits,
+        /// What has been refunded for this subscription now.
+        total: BaseUnits,
+    },
 }
 
 /// Why a charge does not go through: the contract's `Reason`.

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{
     calendar::{self, OutsideCalendar, Span},
     catalogue::{Catalogue, Quota, Tier},
-    chain::{BlockRef, ChainSource, OnchainSubscriptionId},
-    ids::SubscriptionId,
+    chain::{BlockRef, ChainSource, OnchainPlanId, OnchainSubscriptionId},
+    ids::{PlanKey, SubscriptionId},
     subscription::{SubscriptionStatus, Term},
 };
 
@@ -46,6 +46,15 @@ pub struct ChainEvidence {
     pub finality: Finality,
 }
 
+/// A plan that the next period of a subscription will be one of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduledPlan {
+    /// The contract's id.
+    pub onchain_id: OnchainPlanId,
+    /// Its name and what it gives; `None` where it is not in the catalogue.
+    pub sold_as: Option<(PlanKey, Tier)>,
+}
+
 /// What the ledger knows of one subscription of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionFacts {
@@ -53,12 +62,14 @@ pub struct SubscriptionFacts {
     pub id: SubscriptionId,
     /// How it is paid.
     pub rail: Rail,
-    /// What it gives; `None` where its plan is not in the catalogue, in which case it gives nothing.
+    /// What the plan that it is on gives; `None` where that is not in the catalogue, in which case it gives nothing.
     pub tier: Option<Tier>,
     /// What decides its status.
     pub term: Term,
     /// From where its periods and quota windows are counted.
     pub anchor: DateTime<Utc>,
+    /// The plan of its next period, where that is another one.
+    pub scheduled_plan: Option<ScheduledPlan>,
     /// What its access rests on.
     pub evidence: ChainEvidence,
 }
@@ -81,6 +92,8 @@ pub struct Entitlement {
     pub status: Option<SubscriptionStatus>,
     /// Whether that subscription ends with its paid period.
     pub cancel_at_period_end: bool,
+    /// The plan of that subscription's next period, where that is another one.
+    pub scheduled_plan: Option<ScheduledPlan>,
     /// Everything that the tier includes.
     pub features: BTreeSet<String>,
     /// The instant at which this answer changes if nothing but time happens; `None` for the free tier.
@@ -120,6 +133,7 @@ pub fn entitlement(
         tier,
         status: best.map(|(_, s)| s.term.status_at(now)),
         cancel_at_period_end: best.is_some_and(|(_, s)| s.term.cancel_at_period_end),
+        scheduled_plan: best.and_then(|(_, s)| s.scheduled_plan.clone()),
         features: terms.features,
         valid_until: best.and_then(|(_, s)| s.term.next_change(now)),
         requests: Meter { quota: terms.requests, resets_at },
@@ -147,13 +161,14 @@ mod tests {
             tier,
             term: Term {
                 confirmed: true,
-                periods: 1,
+                trial_until: None,
                 paid_through: t(paid_through),
                 grace_until: t(paid_through + 100),
                 cancel_at_period_end: false,
                 ended: false,
             },
             anchor: t(0),
+            scheduled_plan: None,
             evidence: ChainEvidence {
                 source: ChainSource { chain_id: 1, contract: Address::ZERO },
                 onchain_id: 1,
@@ -192,6 +207,16 @@ mod tests {
         assert_eq!(ask(&subscription, 100).status, Some(SubscriptionStatus::PastDue));
         assert_eq!(ask(&subscription, 100).valid_until, Some(t(200)));
         assert_eq!(ask(&subscription, 200).tier, Tier::Free);
+    }
+
+    #[test]
+    fn the_plan_now_on_gives_the_tier_and_a_scheduled_one_is_only_told_of() {
+        let sold_as = Some(("basic-month".parse().unwrap(), Tier::Basic));
+        let scheduled_plan = Some(ScheduledPlan { onchain_id: 1, sold_as });
+        let premium = SubscriptionFacts { scheduled_plan, ..facts(Some(Tier::Premium), 100) };
+        let answer = ask(std::slice::from_ref(&premium), 50);
+        assert_eq!((answer.tier, answer.scheduled_plan), (Tier::Premium, premium.scheduled_plan));
+        assert_eq!(ask(&[], 50).scheduled_plan, None);
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! | [`money`] | integers in base units, decimals only at the edge |
 //! | [`calendar`] | period *n* ends at *anchor + n intervals*, never chained |
 //! | [`catalogue`] | tiers, quotas, features, plans |
-//! | [`subscription`] | the fold of on-chain events into a subscription; its status at an instant |
+//! | [`fold`] | what a subscription's on-chain events amount to, and the money that moved |
+//! | [`subscription`] | its status at an instant |
 //! | [`entitlement`] | what an account may do at an instant, and on what evidence |
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
@@ -17,6 +18,7 @@ pub mod calendar;
 pub mod catalogue;
 pub mod chain;
 pub mod entitlement;
+pub mod fold;
 pub mod ids;
 pub mod money;
 pub mod subscription;

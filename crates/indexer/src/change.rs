@@ -1,7 +1,7 @@
 //! What a committed step changed, for whoever watches.
 
 use dues_domain::{
-    chain::{BlockRef, ChargeFailure, OnchainSubscriptionId},
+    chain::{BlockRef, ChargeFailure, OnchainPlanId, OnchainSubscriptionId, Party},
     ids::AccountId,
     money::Money,
 };
@@ -24,14 +24,34 @@ pub struct LedgerChange {
 pub enum LedgerChangeKind {
     /// A subscription began.
     Subscribed,
-    /// A period was paid.
+    /// Periods were paid.
     Charged(Money),
     /// A renewal did not go through.
     ChargeFailed(ChargeFailure),
+    /// It is on another plan.
+    PlanChanged {
+        /// The plan that it was on.
+        from: OnchainPlanId,
+        /// The plan that it is on now.
+        to: OnchainPlanId,
+    },
+    /// Its next period will be one of another plan.
+    ChangeScheduled {
+        /// That plan.
+        to: OnchainPlanId,
+        /// Who did this.
+        by: Party,
+    },
+    /// Its next period will be one of its present plan after all.
+    ChangeRevoked,
     /// It will end with the paid period.
-    CancelScheduled,
+    CancelScheduled(Party),
     /// It ended at once.
-    Cancelled,
+    Cancelled(Party),
+    /// Usage was paid.
+    UsageCharged(Money),
+    /// Money went back.
+    Refunded(Money),
     /// It goes on after all.
     Resumed,
     /// A reorganisation took back some or all of it.

@@ -1,7 +1,7 @@
 //! Why an indexer stops, or has to try again.
 
 use dues_chain::source::SourceError;
-use dues_domain::subscription::FoldError;
+use dues_domain::fold::FoldError;
 use dues_store::StoreError;
 
 /// Why the indexer stopped, or could not take a step.

@@ -1,6 +1,9 @@
 //! From events to subscriptions and transactions.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+};
 
 use alloy_primitives::{Address, B256};
 use dues_chain::{
@@ -12,10 +15,12 @@ use dues_domain::{
         BlockRef, ContractEvent, EventPosition, OnchainPlan, OnchainPlanId, OnchainSubscriptionId,
         SubscriptionEvent, SubscriptionEventKind,
     },
+    fold::{ChainSubscription, FoldError, Movement, MovementKind},
     money::{Asset, Money},
-    subscription::{ChainSubscription, FoldError},
 };
-use dues_store::mirror::{MirroredSubscription, Step, StoredEvent, Touched};
+use dues_store::mirror::{
+    MirroredSubscription, Recorded, Step, StoredEvent, TouchedPlan, TouchedSubscription,
+};
 
 use crate::{IndexerConfig, IndexerError, LedgerChange, LedgerChangeKind};
 
@@ -37,8 +42,15 @@ pub(crate) async fn apply(
     step.record_blocks(&blocks).await?;
 
     let plans = step.plans().await?;
-    let mut projection =
-        Projection { step, config, plans, touched: HashMap::new(), beginnings: HashMap::new(), changes };
+    let mut projection = Projection {
+        step,
+        config,
+        plans,
+        touched: HashMap::new(),
+        beginnings: HashMap::new(),
+        charges: HashMap::new(),
+        changes,
+    };
     for log in &segment.logs {
         projection.log(log).await?;
     }
@@ -50,11 +62,11 @@ async fn unwind(
     fork: BlockRef,
     changes: &mut Vec<LedgerChange>,
 ) -> Result<(), IndexerError> {
-    for Touched { onchain_id, id, account, events } in step.unwind(fork).await? {
+    let unwound = step.unwind(fork).await?;
+    for TouchedSubscription { onchain_id, id, account, events } in unwound.subscriptions {
         let mut state = None;
         for event in events {
-            let decoded = decode(event.at, event.topics, event.data)?;
-            if let ContractEvent::Subscription(kept) = decoded {
+            if let ContractEvent::Subscription(kept) = decode(event.at, event.topics, event.data)? {
                 state = Some(ChainSubscription::apply(state, &kept, event.at)?.0);
             }
         }
@@ -63,7 +75,20 @@ async fn unwind(
         }
         changes.push(LedgerChange { account, onchain_id, block: fork, kind: LedgerChangeKind::Reorganised });
     }
-    Ok(())
+    for TouchedPlan { id, events } in unwound.plans {
+        let mut payee = None;
+        for event in events {
+            match decode(event.at, event.topics, event.data)? {
+                ContractEvent::PlanCreated(OnchainPlan { payee: kept, .. })
+                | ContractEvent::PayeeChanged { payee: kept, .. } => payee = Some(kept),
+                _ => {}
+            }
+        }
+        if let Some(payee) = payee {
+            step.save_payee(id, payee).await?;
+        }
+    }
+    Ok(step.forget_above(fork).await?)
 }
 
 fn decode(at: EventPosition, topics: Vec<B256>, data: Vec<u8>) -> Result<ContractEvent, IndexerError> {
@@ -76,6 +101,8 @@ struct Projection<'a, 'b> {
     plans: HashMap<OnchainPlanId, OnchainPlan>,
     touched: HashMap<OnchainSubscriptionId, MirroredSubscription>,
     beginnings: HashMap<(B256, Address, OnchainPlanId, B256), u32>,
+    /// Charges by transaction, subscription and number of the period.
+    charges: HashMap<(B256, OnchainSubscriptionId, u16), u32>,
     changes: Vec<LedgerChange>,
 }
 
@@ -85,7 +112,8 @@ impl Projection<'_, '_> {
         let ours = match contract::concerns(&log.topics) {
             Some(Concerns::Merchant(merchant)) => merchant == self.config.scope.merchant,
             Some(Concerns::Plan(plan)) => self.plans.contains_key(&plan),
-            None => false,
+            // Nothing in the ledger depends on who may act for whom: what comes of it has events of its own.
+            Some(Concerns::Permissions) | None => false,
         };
         if !ours {
             return Ok(());
@@ -101,11 +129,22 @@ impl Projection<'_, '_> {
                 self.step.record_event(&event, None).await?;
                 self.step.retire_plan(plan, log.at).await?;
             }
+            ContractEvent::PayeeChanged { plan, payee } => {
+                self.step.record_event(&event, None).await?;
+                self.step.save_payee(plan, payee).await?;
+                if let Some(plan) = self.plans.get_mut(&plan) {
+                    plan.payee = payee;
+                }
+            }
+            // Only a record: nothing is paid to the proposed account before it accepts.
+            ContractEvent::PayeeProposed { .. } => self.step.record_event(&event, None).await?,
             ContractEvent::Subscription(change) => {
                 let plan = self.plans.get(&change.plan).cloned().ok_or(FoldError::NotBegun(change.id))?;
                 self.step.record_event(&event, Some(change.id)).await?;
                 self.subscription(&change, &plan, log.at).await?;
             }
+            // Not ours, by `concerns`.
+            ContractEvent::OperatorSet { .. } | ContractEvent::NoncesSpent { .. } => {}
         }
         Ok(())
     }
@@ -118,32 +157,36 @@ impl Projection<'_, '_> {
     ) -> Result<(), IndexerError> {
         let before = self.current(event.id).await?;
         let row = before.as_ref().map(|s| (s.id, s.account));
-        let (state, charge) = ChainSubscription::apply(before.map(|s| s.state), event, at)?;
+        let (state, movement) = ChainSubscription::apply(before.map(|s| s.state), event, at)?;
         let subscription = match row {
             Some((id, account)) => MirroredSubscription { id, account, state },
             None => {
-                let ordinal = self.count(at.tx_hash, &state);
+                let ordinal =
+                    count(&mut self.beginnings, (at.tx_hash, state.payer, state.plan, state.reference));
                 self.step.begin_subscription(state, ordinal).await?
             }
         };
-        let kind = match (event.kind, charge) {
-            (_, Some(charge)) => {
-                let money = Money { amount: charge.amount, asset: self.asset(plan.token) };
-                self.step.record_charge(&subscription, &charge, &money, plan, at).await?;
-                LedgerChangeKind::Charged(money)
-            }
-            (SubscriptionEventKind::Subscribed { .. }, None) => LedgerChangeKind::Subscribed,
-            (SubscriptionEventKind::ChargeFailed { reason }, None) => LedgerChangeKind::ChargeFailed(reason),
-            (SubscriptionEventKind::CancelScheduled, None) => LedgerChangeKind::CancelScheduled,
-            (SubscriptionEventKind::Cancelled, None) => LedgerChangeKind::Cancelled,
-            (SubscriptionEventKind::Resumed, None) => LedgerChangeKind::Resumed,
-            // `apply` gives a charge for every `Charged`.
-            (SubscriptionEventKind::Charged { .. }, None) => return Err(FoldError::NotBegun(event.id).into()),
-        };
-        let account = subscription.account;
-        self.changes.push(LedgerChange { account, onchain_id: event.id, block: at.block, kind });
+        let money = movement.map(|moved| Money { amount: moved.amount, asset: self.asset(plan.token) });
+        if let Some((movement, money)) = movement.as_ref().zip(money.as_ref()) {
+            let ordinal = self.ordinal(event.id, movement, at);
+            let subscription = &subscription;
+            let recorded = Recorded { subscription, plan, movement, ordinal, money, at };
+            self.step.record_movement(&recorded).await?;
+        }
+        if let Some(kind) = change_kind(event, money) {
+            let (account, onchain_id, block) = (subscription.account, event.id, at.block);
+            self.changes.push(LedgerChange { account, onchain_id, block, kind });
+        }
         self.touched.insert(event.id, subscription);
         Ok(())
+    }
+
+    /// How many equal charges the transaction has had before this one. Usage and refunds have keys of their own.
+    fn ordinal(&mut self, id: OnchainSubscriptionId, movement: &Movement, at: EventPosition) -> u32 {
+        match movement.kind {
+            MovementKind::Charge { period, .. } => count(&mut self.charges, (at.tx_hash, id, period)),
+            MovementKind::Usage { .. } | MovementKind::Refund { .. } => 0,
+        }
     }
 
     async fn current(
@@ -154,14 +197,6 @@ impl Projection<'_, '_> {
             Entry::Occupied(known) => Ok(Some(known.get().clone())),
             Entry::Vacant(_) => Ok(self.step.subscription(id).await?),
         }
-    }
-
-    /// How many equal beginnings the transaction has had before this one.
-    fn count(&mut self, tx: B256, state: &ChainSubscription) -> u32 {
-        let next = self.beginnings.entry((tx, state.payer, state.plan, state.reference)).or_default();
-        let ordinal = *next;
-        *next = next.saturating_add(1);
-        ordinal
     }
 
     fn asset(&self, token: Address) -> Asset {
@@ -178,4 +213,31 @@ impl Projection<'_, '_> {
         }
         Ok(self.changes)
     }
+}
+
+/// How many of `key` there were before this one.
+fn count<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) -> u32 {
+    let seen = counts.entry(key).or_default();
+    let ordinal = *seen;
+    *seen = seen.saturating_add(1);
+    ordinal
+}
+
+/// What `event`, which moved `money`, is to whoever watches.
+fn change_kind(event: &SubscriptionEvent, money: Option<Money>) -> Option<LedgerChangeKind> {
+    Some(match event.kind {
+        SubscriptionEventKind::Subscribed { .. } => LedgerChangeKind::Subscribed,
+        SubscriptionEventKind::Charged { .. } => LedgerChangeKind::Charged(money?),
+        SubscriptionEventKind::ChargeFailed { reason } => LedgerChangeKind::ChargeFailed(reason),
+        SubscriptionEventKind::PlanChanged { from, .. } => {
+            LedgerChangeKind::PlanChanged { from, to: event.plan }
+        }
+        SubscriptionEventKind::ChangeScheduled { to, by } => LedgerChangeKind::ChangeScheduled { to, by },
+        SubscriptionEventKind::ChangeRevoked => LedgerChangeKind::ChangeRevoked,
+        SubscriptionEventKind::CancelScheduled { by } => LedgerChangeKind::CancelScheduled(by),
+        SubscriptionEventKind::Cancelled { by } => LedgerChangeKind::Cancelled(by),
+        SubscriptionEventKind::Resumed => LedgerChangeKind::Resumed,
+        SubscriptionEventKind::UsageCharged { .. } => LedgerChangeKind::UsageCharged(money?),
+        SubscriptionEventKind::Refunded { .. } => LedgerChangeKind::Refunded(money?),
+    })
 }

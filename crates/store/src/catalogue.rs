@@ -87,8 +87,8 @@ impl Store {
         id: OnchainPlanId,
     ) -> Result<Option<OnchainTerms>, StoreError> {
         sqlx::query!(
-            "SELECT token, price, interval_unit, interval_count FROM ledger.chain_plans
-             WHERE chain_id = $1 AND contract = $2 AND onchain_plan_id = $3",
+            r#"SELECT token, price::text AS "price!", interval_unit, interval_count FROM ledger.chain_plans
+             WHERE chain_id = $1 AND contract = $2 AND onchain_plan_id = $3"#,
             convert::to_i64(source.chain_id)?,
             source.contract.as_slice(),
             i64::from(id),
@@ -100,7 +100,7 @@ impl Store {
                 unit: convert::unit(&row.interval_unit)?,
                 count: convert::unsigned(row.interval_count)?,
             };
-            let (token, price) = (convert::address(&row.token)?, convert::base_units(row.price)?);
+            let (token, price) = (convert::address(&row.token)?, convert::base_units(&row.price)?);
             Ok(OnchainTerms { token, price, interval })
         })
         .transpose()
@@ -148,7 +148,7 @@ async fn newest_version(
     source: ChainSource,
 ) -> Result<Option<(i32, StoredPlan)>, StoreError> {
     let row = sqlx::query!(
-        r#"SELECT p.id, p.version, p.tier, p.interval_unit, p.interval_count, p.price, p.currency, p.exponent,
+        r#"SELECT p.id, p.version, p.tier, p.interval_unit, p.interval_count, p.price::text AS "price!", p.currency, p.exponent,
                   pp.onchain_plan_id AS "onchain_plan_id?"
            FROM ledger.plans p
            LEFT JOIN ledger.plan_prices pp ON pp.plan_id = p.id AND pp.chain_id = $2 AND pp.contract = $3
@@ -164,7 +164,7 @@ async fn newest_version(
         key: key.clone(),
         tier: row.tier.parse().map_err(|_| StoreError::Inconsistent("a plan's tier is unknown"))?,
         price: Money {
-            amount: convert::base_units(row.price)?,
+            amount: convert::base_units(&row.price)?,
             asset: Asset { code: row.currency, exponent: convert::unsigned(row.exponent)? },
         },
         interval: Interval {
@@ -185,14 +185,14 @@ async fn insert_version(
     sqlx::query!(
         "INSERT INTO ledger.plans
              (id, key, version, tier, interval_unit, interval_count, price, currency, exponent)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+         VALUES ($1, $2, $3, $4, $5, $6, ($7::text)::numeric, $8, $9)",
         id.as_uuid(),
         offer.key.as_str(),
         version,
         offer.tier.as_str(),
         convert::unit_name(offer.interval.unit),
         i32::from(offer.interval.count),
-        convert::to_numeric(offer.price.amount)?,
+        convert::numeric(offer.price.amount),
         offer.price.asset.code,
         i16::from(offer.price.asset.exponent),
     )

@@ -3,10 +3,9 @@
 use alloy_primitives::{Address, B256};
 use dues_domain::{
     calendar::IntervalUnit,
-    chain::{BlockRef, ChainSource},
+    chain::{BlockRef, ChainSource, Party},
     money::BaseUnits,
 };
-use rust_decimal::Decimal;
 
 use crate::StoreError;
 
@@ -31,12 +30,29 @@ where
     U::try_from(number).map_err(|_| StoreError::Inconsistent("a number is outside its range"))
 }
 
-pub(crate) fn to_numeric(amount: BaseUnits) -> Result<Decimal, StoreError> {
-    amount.to_decimal(0).map_err(|_| StoreError::Inconsistent("an amount is beyond 96 bits"))
+/// An amount as the text of a `numeric`, which has more digits than any number type that the driver knows.
+pub(crate) fn numeric(amount: BaseUnits) -> String {
+    amount.to_string()
 }
 
-pub(crate) fn base_units(amount: Decimal) -> Result<BaseUnits, StoreError> {
-    BaseUnits::from_decimal(amount, 0).map_err(|_| StoreError::Inconsistent("an amount is no base units"))
+/// The amount that the text of a `numeric` is.
+pub(crate) fn base_units(amount: &str) -> Result<BaseUnits, StoreError> {
+    amount.parse().map(BaseUnits::new).map_err(|_| StoreError::Inconsistent("an amount is no base units"))
+}
+
+pub(crate) const fn party_name(party: Party) -> &'static str {
+    match party {
+        Party::Payer => "payer",
+        Party::Merchant => "merchant",
+    }
+}
+
+pub(crate) fn party(name: &str) -> Result<Party, StoreError> {
+    match name {
+        "payer" => Ok(Party::Payer),
+        "merchant" => Ok(Party::Merchant),
+        _ => Err(StoreError::Inconsistent("a party is neither payer nor merchant")),
+    }
 }
 
 pub(crate) fn block_ref(number: i64, hash_bytes: &[u8]) -> Result<BlockRef, StoreError> {

@@ -36,7 +36,7 @@ pub use api_keys::{ApiKey, NewApiKey, Scope, UnknownScope};
 pub use audit::Actor;
 pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
 pub use error::StoreError;
-pub use transactions::{Transaction, TransactionStatus};
+pub use transactions::{Transaction, TransactionKind, TransactionStatus};
 pub use wallets::{Wallet, WalletLinked, WalletProof};
 
 /// The schema's history.

@@ -22,32 +22,47 @@ pub enum TransactionStatus {
     Failed,
 }
 
+/// What money moved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionKind {
+    /// From the payer, for periods.
+    Charge,
+    /// From the payer, for usage.
+    Usage,
+    /// Back to the payer.
+    Refund,
+}
+
 /// One money movement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     /// Our id.
     pub id: TransactionId,
-    /// The subscription that it pays for.
+    /// The subscription that it is for.
     pub subscription: SubscriptionId,
+    /// What it is for.
+    pub kind: TransactionKind,
     /// Where it stands.
     pub status: TransactionStatus,
     /// Why it failed, for people.
     pub failure_reason: Option<String>,
     /// How much moved.
     pub money: Money,
-    /// The period that it pays for.
-    pub period: Span,
+    /// The time that it pays for; none of a refund.
+    pub period: Option<Span>,
+    /// The merchant's idempotency key, of usage and refunds.
+    pub key: Option<B256>,
     /// Which contract on which chain.
     pub source: ChainSource,
-    /// Who paid.
+    /// Whose money it was: of a refund, the merchant's or an operator's.
     pub payer: Address,
-    /// Who was paid.
+    /// Who got it.
     pub payee: Address,
     /// The transaction on the chain.
     pub tx_hash: B256,
     /// The block that it is (or was last) in.
     pub block: BlockRef,
-    /// Index of the charge's log in that block.
+    /// Index of the event's log in that block.
     pub log_index: u64,
     /// The block's time.
     pub occurred_at: DateTime<Utc>,
@@ -75,14 +90,14 @@ impl Store {
             .ok_or(StoreError::UnknownTransaction)?;
         }
         sqlx::query!(
-            "SELECT t.id, t.subscription_id, t.status, t.failure_reason, t.amount, t.currency, t.exponent,
-                    t.period_start, t.period_end, t.chain_id, t.contract, t.payer, t.payee, t.tx_hash,
+            r#"SELECT t.id, t.subscription_id, t.kind, t.status, t.failure_reason, t.amount::text AS "amount!",
+                    t.currency, t.exponent, t.period_start, t.period_end, t.spent_key, t.chain_id, t.contract, t.payer, t.payee, t.tx_hash,
                     t.block_number, t.block_hash, t.log_index, t.occurred_at
              FROM ledger.transactions t
              WHERE t.account_id = $1
                AND ($2::uuid IS NULL OR (t.occurred_at, t.id) <
                     (SELECT b.occurred_at, b.id FROM ledger.transactions b WHERE b.id = $2 AND b.account_id = $1))
-             ORDER BY t.occurred_at DESC, t.id DESC LIMIT $3",
+             ORDER BY t.occurred_at DESC, t.id DESC LIMIT $3"#,
             account.as_uuid(),
             before.map(TransactionId::as_uuid),
             i64::from(limit),
@@ -97,16 +112,24 @@ impl Store {
                 "failed" => TransactionStatus::Failed,
                 _ => return Err(StoreError::Inconsistent("a transaction's status is unknown")),
             };
+            let kind = match row.kind.as_str() {
+                "charge" => TransactionKind::Charge,
+                "usage" => TransactionKind::Usage,
+                "refund" => TransactionKind::Refund,
+                _ => return Err(StoreError::Inconsistent("a transaction's kind is unknown")),
+            };
             Ok(Transaction {
                 id: TransactionId::from_uuid(row.id),
                 subscription: SubscriptionId::from_uuid(row.subscription_id),
+                kind,
                 status,
                 failure_reason: row.failure_reason,
                 money: Money {
-                    amount: convert::base_units(row.amount)?,
+                    amount: convert::base_units(&row.amount)?,
                     asset: Asset { code: row.currency, exponent: convert::unsigned(row.exponent)? },
                 },
-                period: Span { start: row.period_start, end: row.period_end },
+                period: row.period_start.zip(row.period_end).map(|(start, end)| Span { start, end }),
+                key: row.spent_key.as_deref().map(convert::hash).transpose()?,
                 source: convert::chain_source(row.chain_id, &row.contract)?,
                 payer: convert::address(&row.payer)?,
                 payee: convert::address(&row.payee)?,

@@ -3,8 +3,8 @@
 use alloy_primitives::B256;
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
-use dues_domain::{ids::TransactionId, money::MoneyError};
-use dues_store::{Transaction, TransactionStatus};
+use dues_domain::ids::TransactionId;
+use dues_store::{Transaction, TransactionKind, TransactionStatus};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -46,16 +46,27 @@ pub(crate) struct TransactionPage {
 struct TransactionBody {
     id: Uuid,
     subscription_id: Uuid,
+    /// `charge` for periods, `usage` beside the price, `refund` back to the payer.
+    #[schema(example = "charge")]
+    kind: &'static str,
     /// `pending` while its block may be reorganised away, then `completed`; `failed` where it was.
     #[schema(example = "completed")]
     status: &'static str,
     failure_reason: Option<String>,
+    /// Always positive; `kind` says which way it went.
     money: MoneyBody,
-    period_start: DateTime<Utc>,
-    period_end: DateTime<Utc>,
+    /// Start of the time that it pays for; `null` of a refund.
+    period_start: Option<DateTime<Utc>>,
+    /// End of the time that it pays for, which may be several periods; `null` of a refund.
+    period_end: Option<DateTime<Utc>>,
+    /// The merchant's idempotency key of usage and refunds, as it is on the chain; `null` of a charge.
+    #[schema(value_type = Option<String>)]
+    key: Option<B256>,
     chain_id: u64,
     contract: String,
+    /// Whose money it was: of a refund, the merchant's or an operator's.
     payer: String,
+    /// Who got it.
     payee: String,
     #[schema(value_type = String)]
     tx_hash: B256,
@@ -67,22 +78,26 @@ struct TransactionBody {
     occurred_at: DateTime<Utc>,
 }
 
-impl TryFrom<Transaction> for TransactionBody {
-    type Error = MoneyError;
-
-    fn try_from(t: Transaction) -> Result<Self, MoneyError> {
-        Ok(Self {
+impl From<Transaction> for TransactionBody {
+    fn from(t: Transaction) -> Self {
+        Self {
             id: t.id.as_uuid(),
             subscription_id: t.subscription.as_uuid(),
+            kind: match t.kind {
+                TransactionKind::Charge => "charge",
+                TransactionKind::Usage => "usage",
+                TransactionKind::Refund => "refund",
+            },
             status: match t.status {
                 TransactionStatus::Pending => "pending",
                 TransactionStatus::Completed => "completed",
                 TransactionStatus::Failed => "failed",
             },
             failure_reason: t.failure_reason,
-            money: t.money.try_into()?,
-            period_start: t.period.start,
-            period_end: t.period.end,
+            money: t.money.into(),
+            period_start: t.period.map(|span| span.start),
+            period_end: t.period.map(|span| span.end),
+            key: t.key,
             chain_id: t.source.chain_id,
             contract: t.source.contract.to_string(),
             payer: t.payer.to_string(),
@@ -92,7 +107,7 @@ impl TryFrom<Transaction> for TransactionBody {
             block_hash: t.block.hash,
             log_index: t.log_index,
             occurred_at: t.occurred_at,
-        })
+        }
     }
 }
 
@@ -126,6 +141,5 @@ pub(crate) async fn list_transactions(
         rows.pop();
     }
     let next_cursor = rows.last().filter(|_| more).map(|last| last.id.as_uuid());
-    let data = rows.into_iter().map(TransactionBody::try_from).collect::<Result<_, _>>();
-    Ok(Json(TransactionPage { data: data.map_err(|error| Problem::internal(&error))?, next_cursor }))
+    Ok(Json(TransactionPage { data: rows.into_iter().map(TransactionBody::from).collect(), next_cursor }))
 }

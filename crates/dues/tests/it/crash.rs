@@ -97,7 +97,8 @@ async fn a_devnet_that_is_killed_at_once_after_a_payment_agrees_with_its_chain_a
     let api = api(&next);
     let count = chain.dues().subscriptionCount().call().await.unwrap();
     let all = chain.dues().subscriptions(alloy::primitives::U256::ONE, count).call().await.unwrap();
-    let tier = if all.iter().any(|s| s.payer == payer.address()) { "basic" } else { "free" };
+    let tier =
+        if all.iter().any(|record| record.subscription.payer == payer.address()) { "basic" } else { "free" };
     println!("the payment survived: {}", tier == "basic");
     eventually(START, "the ledger agrees with the chain", || async {
         let answer = api.entitlements(account).await;

@@ -5,6 +5,7 @@
 //! checkpoint moves only from where this writer saw it (compare and swap), so that even a second writer that
 //! got past the lock could not write anything twice.
 
+mod movements;
 mod step;
 mod subscriptions;
 mod unwind;
@@ -13,9 +14,10 @@ use alloy_primitives::{Address, B256};
 use dues_domain::chain::{BlockRef, ChainSource, EventPosition};
 use sqlx::{Connection, PgConnection};
 
+pub use movements::Recorded;
 pub use step::Step;
 pub use subscriptions::MirroredSubscription;
-pub use unwind::Touched;
+pub use unwind::{TouchedPlan, TouchedSubscription, Unwound};
 
 use crate::{Store, StoreError, convert};
 

@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 
+use alloy_primitives::Address;
 use dues_domain::{
     calendar::Interval,
     chain::{BlockRef, EventPosition, OnchainPlan, OnchainPlanId, OnchainSubscriptionId},
-    ids::TransactionId,
-    money::Money,
-    subscription::Charge,
 };
 use sqlx::PgTransaction;
 
-use super::{Checkpoint, MirrorScope, MirroredSubscription, Source, StoredEvent};
+use super::{Checkpoint, MirrorScope, Source, StoredEvent};
 use crate::{StoreError, convert};
 
 /// An open step. Dropping it undoes everything; [`commit`](Self::commit) makes it so.
@@ -87,9 +85,9 @@ impl Step<'_> {
     /// [`StoreError::Database`], [`StoreError::Inconsistent`].
     pub async fn plans(&mut self) -> Result<HashMap<OnchainPlanId, OnchainPlan>, StoreError> {
         sqlx::query!(
-            "SELECT onchain_plan_id, merchant, token, payee, price, interval_unit, interval_count, trial_seconds,
-                    grace_seconds
-             FROM ledger.chain_plans WHERE chain_id = $1 AND contract = $2",
+            r#"SELECT onchain_plan_id, merchant, token, payee, price::text AS "price!", interval_unit, interval_count,
+                      trial_seconds, grace_seconds, usage_cap::text AS "usage_cap!"
+               FROM ledger.chain_plans WHERE chain_id = $1 AND contract = $2"#,
             self.source.chain_id,
             self.source.contract,
         )
@@ -102,13 +100,14 @@ impl Step<'_> {
                 merchant: convert::address(&row.merchant)?,
                 token: convert::address(&row.token)?,
                 payee: convert::address(&row.payee)?,
-                price: convert::base_units(row.price)?,
+                price: convert::base_units(&row.price)?,
                 interval: Interval {
                     unit: convert::unit(&row.interval_unit)?,
                     count: convert::unsigned(row.interval_count)?,
                 },
                 trial_seconds: convert::unsigned(row.trial_seconds)?,
                 grace_seconds: convert::unsigned(row.grace_seconds)?,
+                usage_cap: convert::base_units(&row.usage_cap)?,
             };
             Ok((plan.id, plan))
         })
@@ -122,19 +121,21 @@ impl Step<'_> {
     pub async fn record_plan(&mut self, plan: &OnchainPlan, at: EventPosition) -> Result<(), StoreError> {
         sqlx::query!(
             "INSERT INTO ledger.chain_plans (chain_id, contract, onchain_plan_id, merchant, token, payee, price,
-                                             interval_unit, interval_count, trial_seconds, grace_seconds, block_number)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                                             interval_unit, interval_count, trial_seconds, grace_seconds, usage_cap,
+                                             block_number)
+             VALUES ($1, $2, $3, $4, $5, $6, ($7::text)::numeric, $8, $9, $10, $11, ($12::text)::numeric, $13)",
             self.source.chain_id,
             self.source.contract,
             i64::from(plan.id),
             plan.merchant.as_slice(),
             plan.token.as_slice(),
             plan.payee.as_slice(),
-            convert::to_numeric(plan.price)?,
+            convert::numeric(plan.price),
             convert::unit_name(plan.interval.unit),
             i32::from(plan.interval.count),
             i64::from(plan.trial_seconds),
             i64::from(plan.grace_seconds),
+            convert::numeric(plan.usage_cap),
             convert::to_i64(at.block.number)?,
         )
         .execute(&mut *self.tx)
@@ -160,59 +161,22 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Writes the row of a debit: one row, however often its transaction is mined.
+    /// Mirrors who is paid for a plan.
     ///
     /// # Errors
-    /// [`StoreError::Inconsistent`] where the row is settled already, or where the period has another live row.
-    pub async fn record_charge(
-        &mut self,
-        subscription: &MirroredSubscription,
-        charge: &Charge,
-        money: &Money,
-        plan: &OnchainPlan,
-        at: EventPosition,
-    ) -> Result<TransactionId, StoreError> {
-        let recorded = sqlx::query_scalar!(
-            "INSERT INTO ledger.transactions AS t
-                 (id, account_id, subscription_id, rail, kind, status, amount, currency, exponent, period,
-                  period_start, period_end, chain_id, contract, token, payer, payee, tx_hash,
-                  block_number, block_hash, log_index, occurred_at)
-             SELECT $1, s.account_id, s.id, 'chain', 'charge', 'pending', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-                    $13, $14, $15, $16, $17, $18
-             FROM ledger.subscriptions s WHERE s.id = $2
-             ON CONFLICT ON CONSTRAINT transactions_transfer_key DO UPDATE SET
-                 account_id = excluded.account_id, status = 'pending',
-                 failure_reason = NULL, amount = excluded.amount, currency = excluded.currency,
-                 exponent = excluded.exponent, period_start = excluded.period_start,
-                 period_end = excluded.period_end, token = excluded.token, payer = excluded.payer, payee = excluded.payee,
-                 block_number = excluded.block_number, block_hash = excluded.block_hash,
-                 log_index = excluded.log_index, occurred_at = excluded.occurred_at, updated_at = now()
-             WHERE t.status <> 'completed'
-             RETURNING t.id",
-            TransactionId::generate().as_uuid(),
-            subscription.id.as_uuid(),
-            convert::to_numeric(money.amount)?,
-            money.asset.code,
-            i16::from(money.asset.exponent),
-            i32::from(charge.period),
-            charge.start,
-            charge.end,
+    /// [`StoreError::Database`].
+    pub async fn save_payee(&mut self, plan: OnchainPlanId, payee: Address) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE ledger.chain_plans SET payee = $4
+             WHERE chain_id = $1 AND contract = $2 AND onchain_plan_id = $3",
             self.source.chain_id,
             self.source.contract,
-            plan.token.as_slice(),
-            subscription.state.payer.as_slice(),
-            plan.payee.as_slice(),
-            at.tx_hash.as_slice(),
-            convert::to_i64(at.block.number)?,
-            at.block.hash.as_slice(),
-            convert::to_i64(at.log_index)?,
-            at.timestamp,
+            i64::from(plan),
+            payee.as_slice(),
         )
-        .fetch_optional(&mut *self.tx)
+        .execute(&mut *self.tx)
         .await?;
-        recorded
-            .map(TransactionId::from_uuid)
-            .ok_or(StoreError::Inconsistent("a settled transaction was to be written again"))
+        Ok(())
     }
 
     /// Moves the checkpoint from `expected` to `next`: settles what has become final and forgets the blocks that

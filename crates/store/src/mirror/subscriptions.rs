@@ -3,8 +3,8 @@
 use alloy_primitives::Address;
 use dues_domain::{
     chain::{BlockRef, EventPosition, OnchainSubscriptionId},
+    fold::{ChainSubscription, End},
     ids::{AccountId, SubscriptionId},
-    subscription::ChainSubscription,
 };
 use serde_json::json;
 
@@ -32,9 +32,9 @@ impl Step<'_> {
         id: OnchainSubscriptionId,
     ) -> Result<Option<MirroredSubscription>, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT id, account_id, onchain_plan_id AS "plan!", payer, reference, anchor, periods, paid_through,
-                      confirmed, cancel_at_period_end, ended_at, evidence_block_number, evidence_block_hash,
-                      evidence_log_index, evidence_tx, evidence_at
+            r#"SELECT id, account_id, onchain_plan_id AS "plan!", scheduled_plan_id, payer, reference, anchor, periods,
+                      paid_through, confirmed, cancel_scheduled_by, ended_at, ended_by, plan_changes,
+                      evidence_block_number, evidence_block_hash, evidence_log_index, evidence_tx, evidence_at
                FROM ledger.subscriptions WHERE chain_id = $1 AND contract = $2 AND onchain_id = $3"#,
             self.source.chain_id,
             self.source.contract,
@@ -43,17 +43,20 @@ impl Step<'_> {
         .fetch_optional(&mut *self.tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let ended_by = row.ended_by.as_deref().map(convert::party).transpose()?;
         let state = ChainSubscription {
             id,
             plan: convert::unsigned(row.plan)?,
+            scheduled_plan: row.scheduled_plan_id.map(convert::unsigned).transpose()?,
             payer: convert::address(&row.payer)?,
             reference: convert::hash(&row.reference)?,
             anchor: row.anchor,
             periods: convert::unsigned(row.periods)?,
             paid_through: row.paid_through,
             confirmed: row.confirmed,
-            cancel_at_period_end: row.cancel_at_period_end,
-            ended_at: row.ended_at,
+            cancel_scheduled_by: row.cancel_scheduled_by.as_deref().map(convert::party).transpose()?,
+            ended: row.ended_at.zip(ended_by).map(|(at, by)| End { at, by }),
+            plan_changes: convert::unsigned(row.plan_changes)?,
             evidence: EventPosition {
                 block: BlockRef {
                     number: convert::unsigned(row.evidence_block_number)?,
@@ -63,6 +66,8 @@ impl Step<'_> {
                 tx_hash: convert::hash(&row.evidence_tx)?,
                 timestamp: row.evidence_at,
             },
+            // A step begins between transactions.
+            unpaid_change: None,
         };
         let (id, account) = (SubscriptionId::from_uuid(row.id), AccountId::from_uuid(row.account_id));
         Ok(Some(MirroredSubscription { id, account, state }))
@@ -88,8 +93,8 @@ impl Step<'_> {
                   origin_tx, origin_plan_id, origin_ordinal, anchor, periods, paid_through, confirmed,
                   cancel_at_period_end, evidence_block_number, evidence_block_hash, evidence_log_index, evidence_tx,
                   evidence_at)
-             VALUES ($1, $2, 'chain', $3, $4, $5, $6, $7, $8, $9, $10, $7, $11, $12, $13, $14, $15, $16, $17, $18,
-                     $19, $10, $20)
+             VALUES ($1, $2, 'chain', $3, $4, $5, $6, $7, $8, $9, $10, $7, $11, $12, $13, $14, $15, false, $16, $17,
+                     $18, $10, $19)
              ON CONFLICT ON CONSTRAINT subscriptions_origin_key DO UPDATE SET
                  onchain_id = excluded.onchain_id, onchain_plan_id = excluded.onchain_plan_id
              RETURNING id, account_id",
@@ -108,7 +113,6 @@ impl Step<'_> {
             i32::from(state.periods),
             state.paid_through,
             state.confirmed,
-            state.cancel_at_period_end,
             convert::to_i64(state.evidence.block.number)?,
             state.evidence.block.hash.as_slice(),
             convert::to_i64(state.evidence.log_index)?,
@@ -130,19 +134,25 @@ impl Step<'_> {
         let state = &subscription.state;
         let saved = sqlx::query!(
             "UPDATE ledger.subscriptions SET
-                 status = $2, onchain_plan_id = $3, anchor = $4, periods = $5, paid_through = $6, confirmed = $7,
-                 cancel_at_period_end = $8, ended_at = $9, evidence_block_number = $10, evidence_block_hash = $11,
-                 evidence_log_index = $12, evidence_tx = $13, evidence_at = $14, updated_at = now()
+                 status = $2, onchain_plan_id = $3, scheduled_plan_id = $4, anchor = $5, periods = $6,
+                 paid_through = $7, confirmed = $8, cancel_at_period_end = $9, cancel_scheduled_by = $10,
+                 ended_at = $11, ended_by = $12, plan_changes = $13, evidence_block_number = $14,
+                 evidence_block_hash = $15, evidence_log_index = $16, evidence_tx = $17, evidence_at = $18,
+                 updated_at = now()
              WHERE id = $1",
             subscription.id.as_uuid(),
             state.recorded_status().as_str(),
             i64::from(state.plan),
+            state.scheduled_plan.map(i64::from),
             state.anchor,
             i32::from(state.periods),
             state.paid_through,
             state.confirmed,
-            state.cancel_at_period_end,
-            state.ended_at,
+            state.cancel_at_period_end(),
+            state.cancel_scheduled_by.map(convert::party_name),
+            state.ended.map(|end| end.at),
+            state.ended.map(|end| convert::party_name(end.by)),
+            convert::unsigned::<_, i32>(state.plan_changes)?,
             convert::to_i64(state.evidence.block.number)?,
             state.evidence.block.hash.as_slice(),
             convert::to_i64(state.evidence.log_index)?,
