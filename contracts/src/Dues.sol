@@ -351,7 +351,7 @@ contract Dues is IDues, Multicall, ReentrancyGuardTransient {
 
         unchecked {
             // Cannot overflow into the flags: a subscription with all its periods paid is not past due.
-            word += 1 << PERIODS_OFFSET;
+            word += 2 ** PERIODS_OFFSET;
             assembly ("memory-safe") {
                 sstore(s.slot, word)
             }
@@ -623,6 +623,8 @@ contract Dues is IDues, Multicall, ReentrancyGuardTransient {
         private
     {
         if (block.timestamp > deadline) revert Expired(deadline);
+        // A bit of the word.
+        // forge-lint: disable-next-line(incorrect-shift)
         (uint256 word, uint256 mask) = (nonce >> 8, 1 << (nonce & 0xff));
         if (_nonces[payer][word] & mask != 0) revert NonceSpent(payer, nonce);
 
