@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {Changing} from "./utils/Changing.sol";
 import {PlainCalendar} from "./utils/PlainCalendar.sol";
 
@@ -105,27 +105,21 @@ contract ChangeNowTest is Changing {
     function testFuzz_creditsByTheCalendar(uint96 price, uint16 count, uint16 periods, uint256 time, bool month)
         public
     {
-        price = uint96(bound(price, 1, type(uint96).max));
-        count = uint16(bound(count, 1, month ? 14 : 400));
-        periods = uint16(bound(periods, 1, 6));
-        IDues.IntervalUnit unit = month ? IDues.IntervalUnit.Month : IDues.IntervalUnit.Day;
         IDues.PlanTerms memory terms = _terms();
-        (terms.price, terms.unit, terms.count, terms.grace) = (price, unit, count, 1 hours);
-        (uint32 from, uint32 to) = (_createPlan(terms), _createPlan(terms));
-        uint256 id = _rich(from, periods);
-        time = bound(time, START, _end(START, unit, count, periods) - 1);
-
-        uint256 credit;
-        for (uint256 n = 1; n <= periods; ++n) {
-            (uint256 start, uint256 end) = (_end(START, unit, count, n - 1), _end(START, unit, count, n));
-            if (time < start) credit += price;
-            else if (time < end) credit += price * (end - time) / (end - start);
-        }
+        terms.price = uint96(bound(price, 1, type(uint96).max));
+        terms.unit = month ? IDues.IntervalUnit.Month : IDues.IntervalUnit.Day;
+        terms.count = uint16(bound(count, 1, month ? 14 : 400));
+        terms.grace = 1 hours;
+        periods = uint16(bound(periods, 1, 6));
+        uint256 id = _rich(_createPlan(terms), periods);
+        uint32 to = _createPlan(terms);
+        time = bound(time, START, _end(START, terms.unit, terms.count, periods) - 1);
         vm.warp(time);
-        uint256 amount = uint256(price) * periods - credit;
+        uint256 whole = uint256(terms.price) * periods;
+        uint256 amount = whole - _creditByHand(terms, periods);
         _changeNow(id, to, periods, uint128(amount));
-        uint256 end_ = _end(time, unit, count, periods);
-        _assertOn(id, to, time, periods, end_, uint256(price) * periods + amount);
+        uint256 end = _end(time, terms.unit, terms.count, periods);
+        _assertOn(id, to, time, periods, end, whole + amount);
     }
 
     // TRIALS
@@ -374,7 +368,7 @@ contract ChangeNowTest is Changing {
         uint32 foreign = dues.createPlan(terms);
         _assertRefuses(id, _call(id, foreign), _unrelated(basic, foreign));
 
-        uint32 elsewhere = _createPlanIn(new DevUSD());
+        uint32 elsewhere = _createPlanIn(new TestUSD());
         _assertRefuses(id, _call(id, elsewhere), _unrelated(basic, elsewhere));
     }
 
@@ -489,5 +483,15 @@ contract ChangeNowTest is Changing {
         uint256 id = dues.subscribePrepaid(planId, REF, periods, true);
         vm.stopPrank();
         return id;
+    }
+
+    /// @dev What is left now of a subscription that began at START.
+    function _creditByHand(IDues.PlanTerms memory terms, uint256 periods) private view returns (uint256 credit) {
+        for (uint256 n = 1; n <= periods; ++n) {
+            uint256 start = _end(START, terms.unit, terms.count, n - 1);
+            uint256 end = _end(START, terms.unit, terms.count, n);
+            if (block.timestamp < start) credit += terms.price;
+            else if (block.timestamp < end) credit += terms.price * (end - block.timestamp) / (end - start);
+        }
     }
 }

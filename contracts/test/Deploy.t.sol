@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Deploy} from "../../script/Deploy.s.sol";
-import {Dues} from "../src/Dues.sol";
+import {IDues} from "../src/IDues.sol";
 import {Test} from "forge-std/Test.sol";
 
 // Deploy
@@ -28,15 +28,17 @@ contract DeployTest is Test {
         assertEq(script.predict(), EXPECTED);
         assertEq(
             script.predict(),
-            vm.computeCreate2Address(script.SALT(), keccak256(type(Dues).creationCode), script.DEPLOYER())
+            vm.computeCreate2Address(
+                script.SALT(), keccak256(vm.getCode("contracts/src/Dues.sol:Dues")), script.DEPLOYER()
+            )
         );
     }
 
     function test_deploysAtThePredictedAddress() public {
         address dues = script.run();
         assertEq(dues, script.predict());
-        assertEq(dues.code, address(new Dues()).code);
-        assertEq(Dues(dues).planCount(), 0);
+        assertEq(dues.code, deployCode("contracts/src/Dues.sol:Dues").code);
+        assertEq(IDues(dues).planCount(), 0);
     }
 
     function test_doesNothingWhereItIsDeployedAlready() public {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
-import {Dues} from "../src/Dues.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {Handler} from "./utils/Handler.sol";
 import {Ledger} from "./utils/Ledger.sol";
 import {Outcomes} from "./utils/Outcomes.sol";
@@ -19,7 +18,7 @@ import {Test} from "forge-std/Test.sol";
 /// forge-config: default.invariant.check-interval = 16
 contract InvariantsTest is Test {
     Handler private handler;
-    Dues private dues;
+    IDues private dues;
     Ledger private ledger;
 
     modifier atItsTime() {
@@ -48,7 +47,7 @@ contract InvariantsTest is Test {
             assertEq(ledger.debitedForPeriods(id) + ledger.debitedForUsage(id), handler.paid(id), "debited");
         }
         for (uint256 t = 0; t < 3; ++t) {
-            (DevUSD token, address bystander) = (handler.tokens(t), handler.bystander());
+            (TestUSD token, address bystander) = (handler.tokens(t), handler.bystander());
             assertGe(token.balanceOf(bystander), handler.minted(token, bystander), "bystander");
             assertEq(token.allowance(bystander, address(dues)), type(uint256).max, "bystander's allowance");
         }
@@ -114,7 +113,7 @@ contract InvariantsTest is Test {
     /// @dev (e) The contract holds what it was given by mistake, and nothing else.
     function invariant_e_theContractsBalancesNeverChange() public view {
         for (uint256 t = 0; t < 3; ++t) {
-            DevUSD token = handler.tokens(t);
+            TestUSD token = handler.tokens(t);
             assertEq(token.balanceOf(address(dues)), handler.donated(token), "token");
         }
         assertEq(address(dues).balance, handler.donatedEther(), "ether");
@@ -129,7 +128,7 @@ contract InvariantsTest is Test {
             assertEq(records[id - 1].refunded, handler.shadow(id).refunded, "refunded");
         }
         for (uint256 t = 0; t < 3; ++t) {
-            DevUSD token = handler.tokens(t);
+            TestUSD token = handler.tokens(t);
             for (uint256 i = 0; i < handler.peopleCount(); ++i) {
                 address account = handler.people(i);
                 int256 has = int256(token.balanceOf(account) + handler.burnt(token, account));
@@ -270,7 +269,7 @@ contract InvariantsTest is Test {
 
     function _assertChanges(uint256 id, address payer, uint32 planId, uint128 amount, uint64 end) private {
         IDues.Plan memory q = dues.plan(planId);
-        DevUSD token = DevUSD(q.token);
+        TestUSD token = TestUSD(q.token);
         if (amount != 0) {
             vm.expectRevert(abi.encodeWithSelector(IDues.AmountExceedsMax.selector, amount, amount - 1));
             vm.prank(payer);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {Changing} from "./utils/Changing.sol";
 
 // migrate
@@ -225,7 +225,7 @@ contract MigrateTest is Changing {
         vm.prank(keeper);
         uint32 foreign = dues.createPlan(terms);
         _assertRefuses(merchant, id, _call(foreign), _unrelated(from, foreign));
-        terms.token = address(new DevUSD());
+        terms.token = address(new TestUSD());
         uint32 elsewhere = _createPlan(terms);
         _assertRefuses(merchant, id, _call(elsewhere), _unrelated(from, elsewhere));
     }

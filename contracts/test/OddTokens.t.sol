@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import "./doubles/Tokens.sol" as Doubles;
 import {Base} from "./utils/Base.sol";
 
@@ -28,8 +28,8 @@ contract OddTokensTest is Base {
     uint256 private constant GAS = 20_000_000;
 
     function test_whatReturnsNothingOrMoreThanAWordIsPaidWith() public {
-        DevUSD[3] memory tokens =
-            [DevUSD(new Doubles.NoReturnToken()), new Doubles.LongToken(), new Doubles.ApproveFromZeroToken()];
+        TestUSD[3] memory tokens =
+            [TestUSD(new Doubles.NoReturnToken()), new Doubles.LongToken(), new Doubles.ApproveFromZeroToken()];
         for (uint256 i = 0; i < tokens.length; ++i) {
             uint256 id = _subscribeIn(tokens[i]);
             vm.prank(payer);
@@ -183,7 +183,7 @@ contract OddTokensTest is Base {
     }
 
     function testFuzz_anAllowanceWithoutLimitServesForEver(bool counted, uint8 charges) public {
-        DevUSD dollar = counted ? new Doubles.CountingToken() : new DevUSD();
+        TestUSD dollar = counted ? new Doubles.CountingToken() : new TestUSD();
         uint256 id = _subscribeIn(dollar);
         vm.prank(payer);
         dollar.approve(address(dues), type(uint256).max);
@@ -264,7 +264,7 @@ contract OddTokensTest is Base {
     }
 
     /// @dev A subscription with one period paid, to a plan with usage; the merchant can refund.
-    function _subscribeIn(DevUSD token_) private returns (uint256) {
+    function _subscribeIn(TestUSD token_) private returns (uint256) {
         vm.warp(START);
         token_.mint(payer, 1000 * uint256(PRICE) - token_.balanceOf(payer));
         token_.mint(merchant, 1000 * uint256(PRICE));
@@ -319,7 +319,7 @@ contract OddTokensTest is Base {
     }
 
     /// @dev Not by its type, which promises an answer.
-    function _approve(DevUSD token_, uint256 value) private {
+    function _approve(TestUSD token_, uint256 value) private {
         (bool ok,) = address(token_).call(abi.encodeCall(token_.approve, (address(dues), value)));
         assertTrue(ok);
     }

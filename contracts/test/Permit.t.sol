@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {BombPermitToken, BurningPermitToken, PhantomPermitToken} from "./doubles/Tokens.sol";
 import {Signing} from "./utils/Signing.sol";
 
@@ -39,7 +39,7 @@ contract PermitTest is Signing {
     }
 
     function test_isTriedOnTheTokenOfThePlan() public {
-        DevUSD other = new DevUSD();
+        TestUSD other = new TestUSD();
         _createPlan();
         uint32 planId = _createPlanIn(other);
         Permit memory permit = _permit(other, PRICE, START);
@@ -71,7 +71,7 @@ contract PermitTest is Signing {
         _assertBounded(new BombPermitToken());
     }
 
-    function _assertBounded(DevUSD bad) private {
+    function _assertBounded(TestUSD bad) private {
         uint32 planId = _createPlanIn(bad);
         uint256 before = gasleft();
         dues.permit{gas: 1_000_000}(planId, signer, PRICE, START, 27, 0, 0);
@@ -127,7 +127,7 @@ contract PermitTest is Signing {
         phantom.mint(payer, PRICE);
         vm.prank(payer);
         phantom.approve(address(dues), PRICE);
-        IDues.SubscribeIntent memory intent = _intent(_createPlanIn(DevUSD(address(phantom))));
+        IDues.SubscribeIntent memory intent = _intent(_createPlanIn(TestUSD(address(phantom))));
 
         // Without an allowance, what is signed is not paid.
         bytes[] memory calls = _calls(permit, intent);

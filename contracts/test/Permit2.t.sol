@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
 import {IPermit2} from "../src/interfaces/IPermit2.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {BlocklistToken, BurningToken, DenyingToken, NoReturnToken} from "./doubles/Tokens.sol";
 import {OddWallet, OwnedWallet} from "./doubles/Wallets.sol";
 import {Permit2Code} from "./utils/Permit2Code.sol";
@@ -31,7 +31,7 @@ interface Permit2 {
 }
 
 /// @notice Burns all its gas where it is not allowed to move the money, and a lot of it where it is.
-contract HeavyToken is DevUSD {
+contract HeavyToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         if (allowance(from, msg.sender) < value) {
             assembly ("memory-safe") {
@@ -44,7 +44,7 @@ contract HeavyToken is DevUSD {
 }
 
 /// @notice Needs more gas to move money than an item of a batch may use.
-contract SlowToken is DevUSD {
+contract SlowToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         super.transferFrom(from, to, value);
         for (uint256 end = gasleft() - 400_000; gasleft() > end;) {}
@@ -71,7 +71,7 @@ contract WorstToken is BurningToken {
 }
 
 /// @notice Moves money for everybody, but not for Permit2.
-contract PickyToken is DevUSD {
+contract PickyToken is TestUSD {
     address private immutable REFUSED;
 
     constructor(address refused) {
@@ -473,7 +473,7 @@ contract Permit2Test is Signing {
         return _dueIn(token);
     }
 
-    function _dueIn(DevUSD token_) private returns (uint256 id) {
+    function _dueIn(TestUSD token_) private returns (uint256 id) {
         vm.warp(START);
         if (token_ != token) {
             _fund(token_, signer);

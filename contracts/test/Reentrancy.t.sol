@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
-import {Dues} from "../src/Dues.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {ReenteringWallet} from "./doubles/Wallets.sol";
+import {ISelf} from "./utils/ISelf.sol";
 import {Permit2Code} from "./utils/Permit2Code.sol";
 import {Signing} from "./utils/Signing.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 /// @notice Calls back before it moves the money, as a token with hooks lets payer and payee do, and before it refuses a
 /// permit. Remembers little of what it got, as it has little gas.
-contract HookedToken is DevUSD {
+contract HookedToken is TestUSD {
     address private _target;
     bytes private _call;
 
@@ -119,7 +119,7 @@ contract ReentrancyTest is Signing {
     function test_anItemOfABatchIsOutOfReach() public {
         for (uint256 way = 0; way < ways.length; ++way) {
             _assertReturns(
-                way, abi.encodeCall(Dues.chargeItem, (own)), abi.encodeWithSelector(Dues.NotSelf.selector, hooked)
+                way, abi.encodeCall(ISelf.chargeItem, (own)), abi.encodeWithSelector(ISelf.NotSelf.selector, hooked)
             );
         }
     }

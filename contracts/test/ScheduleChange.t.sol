@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {BlocklistToken} from "./doubles/Tokens.sol";
 import {Changing} from "./utils/Changing.sol";
 
@@ -433,7 +433,7 @@ contract ScheduleChangeTest is Changing {
         vm.prank(keeper);
         uint32 foreign = dues.createPlan(terms);
         _assertRefuses(id, _call(foreign), _unrelated(basic, foreign));
-        uint32 elsewhere = _createPlanIn(new DevUSD());
+        uint32 elsewhere = _createPlanIn(new TestUSD());
         _assertRefuses(id, _call(elsewhere), _unrelated(basic, elsewhere));
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../devnet/DevUSD.sol";
 import {IDues} from "../src/IDues.sol";
+import {TestUSD} from "./doubles/TestUSD.sol";
 import {BombPermitToken, BurningPermitToken, PhantomPermitToken} from "./doubles/Tokens.sol";
 import {Base} from "./utils/Base.sol";
 
@@ -68,7 +68,7 @@ contract SubscribeWithPermitTest is Base {
     }
 
     /// @dev 300,000 for the permit, and what a subscription costs with an allowance that is there.
-    function _assertBounded(DevUSD bad) private {
+    function _assertBounded(TestUSD bad) private {
         _fund(bad, payer);
         uint32 planId = _createPlanIn(bad);
         vm.prank(payer);
@@ -128,7 +128,7 @@ contract SubscribeWithPermitTest is Base {
     function testFuzz_aPhantomPermitAuthorisesNothing(Permit memory permit) public {
         PhantomPermitToken phantom = new PhantomPermitToken();
         phantom.mint(payer, PRICE);
-        uint32 planId = _createPlanIn(DevUSD(address(phantom)));
+        uint32 planId = _createPlanIn(TestUSD(address(phantom)));
         vm.expectRevert(abi.encodeWithSelector(IDues.ChargeRefused.selector, 1, IDues.Reason.Allowance));
         _call(payer, planId, permit);
 

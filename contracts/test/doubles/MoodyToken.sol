@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
+import {TestUSD} from "./TestUSD.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 /// @notice All kinds of tokens in one, which it is in turn: what happens to a subscription must not depend on how its
 /// token has behaved before.
-contract MoodyToken is DevUSD {
+contract MoodyToken is TestUSD {
     /// @dev The first five move the money, the others do not.
     /// - NoReturn: says nothing about it.
     /// - Fee: burns a hundredth of what the receiver gets.
@@ -39,7 +39,10 @@ contract MoodyToken is DevUSD {
     }
 
     function arm(bytes[] calldata calls) external {
-        _calls = calls;
+        delete _calls;
+        for (uint256 i = 0; i < calls.length; ++i) {
+            _calls.push(calls[i]);
+        }
     }
 
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
+import {TestUSD} from "./TestUSD.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 
 /// @notice A token that works until it is broken, each kind in its own way.
-abstract contract BreakableToken is DevUSD {
+abstract contract BreakableToken is TestUSD {
     bool public broken;
 
     function setBroken(bool value) external {
@@ -21,7 +21,7 @@ abstract contract BreakableToken is DevUSD {
 }
 
 /// @notice Moves the money and returns nothing, like USDT.
-contract NoReturnToken is DevUSD {
+contract NoReturnToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         super.transferFrom(from, to, value);
         assembly ("memory-safe") {
@@ -57,7 +57,7 @@ contract ShortToken is BreakableToken {
 }
 
 /// @notice Moves the money, and says so in more than one word.
-contract LongToken is DevUSD {
+contract LongToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         super.transferFrom(from, to, value);
         assembly ("memory-safe") {
@@ -69,7 +69,7 @@ contract LongToken is DevUSD {
 }
 
 /// @notice Moves the money, and says that it did not.
-contract DenyingToken is DevUSD {
+contract DenyingToken is TestUSD {
     bool public denies;
 
     function setDenies(bool denies_) external {
@@ -114,7 +114,7 @@ contract RevertingBombToken is BreakableToken {
     }
 }
 
-contract BlocklistToken is DevUSD {
+contract BlocklistToken is TestUSD {
     mapping(address => bool) public blocked;
 
     function setBlocked(address account, bool value) external {
@@ -163,7 +163,7 @@ contract MuteToken is BurningToken {
 }
 
 /// @notice Needs more gas for a transfer than an item of a batch is given.
-contract DearToken is DevUSD {
+contract DearToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         uint256 end = gasleft() - 500_000;
         while (gasleft() > end) {}
@@ -194,15 +194,15 @@ contract BombViewsToken is RevertingToken {
 }
 
 /// @notice Refuses at once, and cheaply, where it is given less than nearly all of the gas that a transfer may use.
-contract CautiousToken is DevUSD {
+contract CautiousToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
-        require(gasleft() >= 299_500, "too little gas");
+        require(gasleft() >= 299_000, "too little gas");
         return super.transferFrom(from, to, value);
     }
 }
 
 /// @notice Keeps a hundredth of what it moves.
-contract FeeToken is DevUSD {
+contract FeeToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         super.transferFrom(from, to, value);
         _burn(to, value / 100);
@@ -211,7 +211,7 @@ contract FeeToken is DevUSD {
 }
 
 /// @notice Can be told to keep a part of what it moves, like USDT.
-contract FeeSwitchToken is DevUSD {
+contract FeeSwitchToken is TestUSD {
     uint256 public basisPoints;
 
     function setFee(uint256 basisPoints_) external {
@@ -226,7 +226,7 @@ contract FeeSwitchToken is DevUSD {
 }
 
 /// @notice All balances grow and shrink together, without a transfer.
-contract RebasingToken is DevUSD {
+contract RebasingToken is TestUSD {
     uint256 public percent = 100;
 
     function rebase(uint256 percent_) external {
@@ -260,7 +260,7 @@ contract ApproveFromZeroToken is NoReturnToken {
 }
 
 /// @notice Counts down an allowance without limit, too.
-contract CountingToken is DevUSD {
+contract CountingToken is TestUSD {
     function _spendAllowance(address owner, address spender, uint256 value) internal override {
         uint256 current = allowance(owner, spender);
         require(current >= value, "allowance");
@@ -269,7 +269,7 @@ contract CountingToken is DevUSD {
 }
 
 /// @notice Refuses to move nothing.
-contract NoZeroToken is DevUSD {
+contract NoZeroToken is TestUSD {
     function transferFrom(address from, address to, uint256 value) public override returns (bool) {
         require(value != 0, "zero");
         return super.transferFrom(from, to, value);
@@ -301,7 +301,7 @@ contract ThingToken {
 }
 
 /// @notice Calls back before it moves the money, as a token with hooks lets payer and payee do.
-contract ReenteringToken is DevUSD {
+contract ReenteringToken is TestUSD {
     address public target;
     bytes[] private _calls;
 
@@ -309,7 +309,11 @@ contract ReenteringToken is DevUSD {
     bytes[] public returned;
 
     function arm(address target_, bytes[] calldata calls) external {
-        (target, _calls) = (target_, calls);
+        target = target_;
+        delete _calls;
+        for (uint256 i = 0; i < calls.length; ++i) {
+            _calls.push(calls[i]);
+        }
         delete succeeded;
         delete returned;
     }
@@ -325,7 +329,7 @@ contract ReenteringToken is DevUSD {
 }
 
 /// @notice Its permit uses up all the gas that it is given.
-contract BurningPermitToken is DevUSD {
+contract BurningPermitToken is TestUSD {
     function permit(address, address, uint256, uint256, uint8, bytes32, bytes32) public pure override {
         assembly ("memory-safe") {
             invalid()
@@ -334,7 +338,7 @@ contract BurningPermitToken is DevUSD {
 }
 
 /// @notice Its permit returns as much as it can afford.
-contract BombPermitToken is DevUSD {
+contract BombPermitToken is TestUSD {
     function permit(address, address, uint256, uint256, uint8, bytes32, bytes32) public pure override {
         assembly ("memory-safe") {
             return(0, 240000)

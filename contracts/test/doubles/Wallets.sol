@@ -92,7 +92,11 @@ contract ReenteringWallet is Wallet {
     bytes[] private _calls;
 
     function arm(address target, bytes[] calldata calls) external {
-        (_target, _calls) = (target, calls);
+        _target = target;
+        delete _calls;
+        for (uint256 i = 0; i < calls.length; ++i) {
+            _calls.push(calls[i]);
+        }
     }
 
     function isValidSignature(bytes32, bytes calldata) external view override returns (bytes4) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
-import {Dues} from "../../src/Dues.sol";
 import {IDues} from "../../src/IDues.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
 import {PlainCalendar} from "./PlainCalendar.sol";
 import {Test} from "forge-std/Test.sol";
 import {Vm} from "forge-std/Vm.sol";
@@ -26,8 +25,8 @@ abstract contract Base is Test {
         uint96 usageCap;
     }
 
-    Dues internal dues;
-    DevUSD internal token;
+    IDues internal dues;
+    TestUSD internal token;
 
     address internal merchant = makeAddr("merchant");
     address internal payee = makeAddr("payee");
@@ -36,9 +35,13 @@ abstract contract Base is Test {
 
     function setUp() public virtual {
         vm.warp(START);
-        dues = new Dues();
-        token = new DevUSD();
+        dues = IDues(deployCode("contracts/src/Dues.sol:Dues"));
+        token = _deployToken();
         _fund(token, payer);
+    }
+
+    function _deployToken() internal virtual returns (TestUSD) {
+        return new TestUSD();
     }
 
     function _terms() internal view returns (IDues.PlanTerms memory) {
@@ -96,21 +99,21 @@ abstract contract Base is Test {
         return _createPlan(terms);
     }
 
-    function _createPlanIn(DevUSD token_) internal returns (uint32) {
+    function _createPlanIn(TestUSD token_) internal returns (uint32) {
         IDues.PlanTerms memory terms = _terms();
         terms.token = address(token_);
         return _createPlan(terms);
     }
 
     /// @dev Money for, and an allowance of, a thousand periods.
-    function _fund(DevUSD token_, address account) internal {
+    function _fund(TestUSD token_, address account) internal {
         token_.mint(account, 1000 * uint256(PRICE));
         vm.prank(account);
         token_.approve(address(dues), 1000 * uint256(PRICE));
     }
 
     /// @dev More money than anything costs, and an allowance without limit.
-    function _fundWithoutLimit(DevUSD token_, address account) internal {
+    function _fundWithoutLimit(TestUSD token_, address account) internal {
         deal(address(token_), account, type(uint128).max);
         vm.prank(account);
         token_.approve(address(dues), type(uint256).max);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
-import {Dues} from "../../src/Dues.sol";
 import {IDues} from "../../src/IDues.sol";
 import {MoodyToken} from "../doubles/MoodyToken.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
+import {ISelf} from "./ISelf.sol";
 import {KeeperActs} from "./KeeperActs.sol";
 import {Outcomes} from "./Outcomes.sol";
 
@@ -12,7 +12,7 @@ import {Outcomes} from "./Outcomes.sol";
 /// a shadow of what happened so far, and a wrong prediction fails the test.
 contract Handler is KeeperActs {
     /// @dev What was given to Dues by mistake.
-    mapping(DevUSD => uint256) public donated;
+    mapping(TestUSD => uint256) public donated;
     uint256 public donatedEther;
 
     /// @dev Where each subscription stood when it was looked at last.
@@ -107,7 +107,7 @@ contract Handler is KeeperActs {
     }
 
     function fund(uint256 who, uint256 which, uint256 amount) external act {
-        (address account, DevUSD token) = (_somebody(who), tokens[which % tokens.length]);
+        (address account, TestUSD token) = (_somebody(who), tokens[which % tokens.length]);
         if (account == bystander) return;
         if (amount % 2 == 0) return _mint(token, account, amount % 500);
         // Spent elsewhere.
@@ -119,7 +119,7 @@ contract Handler is KeeperActs {
     }
 
     function approve(uint256 who, uint256 which, uint256 amount, uint256 how) external act {
-        (address account, DevUSD token) = (_somebody(who), tokens[which % tokens.length]);
+        (address account, TestUSD token) = (_somebody(who), tokens[which % tokens.length]);
         if (account == bystander) return;
         if (how % 8 < 4) {
             uint256 value = how % 8 == 0 ? amount % 500 : how % 8 == 1 ? amount % 30_000 : type(uint256).max;
@@ -143,7 +143,7 @@ contract Handler is KeeperActs {
     }
 
     function donate(uint256 which, uint256 amount) external act {
-        DevUSD token = tokens[which % tokens.length];
+        TestUSD token = tokens[which % tokens.length];
         token.mint(address(DUES), amount %= 1000);
         donated[token] += amount;
         donatedEther += amount;
@@ -184,7 +184,7 @@ contract Handler is KeeperActs {
             _do(stranger, abi.encodeCall(IDues.retirePlan, (planId)), err, 0);
             _do(stranger, abi.encodeCall(IDues.proposePayee, (planId, stranger)), err, 0);
         }
-        _do(stranger, abi.encodeCall(Dues.chargeItem, (id)), _error(Dues.NotSelf.selector, uint160(stranger)), 0);
+        _do(stranger, abi.encodeCall(ISelf.chargeItem, (id)), _error(ISelf.NotSelf.selector, uint160(stranger)), 0);
         _forge(stranger, id, planId, nonce);
         _sendEther(stranger);
     }

@@ -140,8 +140,8 @@ contract Ledger {
         IDues.Plan storage p = _plans[planCount];
         p.merchant = _address(log.topics[2]);
         p.token = _address(log.topics[3]);
-        (p.payee, p.price, p.unit, p.count, p.trial, p.grace, p.usageCap) =
-            abi.decode(log.data, (address, uint96, IDues.IntervalUnit, uint16, uint32, uint32, uint96));
+        (p.payee, p.price, p.unit, p.count) = abi.decode(log.data, (address, uint96, IDues.IntervalUnit, uint16));
+        (p.trial, p.grace, p.usageCap) = abi.decode(log.data[4 * 32:], (uint32, uint32, uint96));
     }
 
     function _planEvent(Vm.Log calldata log) private {
@@ -206,7 +206,8 @@ contract Ledger {
         }
         _owed[id] = uint256(_plans[planId].price) * (due ? 1 : periods) - credit;
         _changedIn[id] = _transactions;
-        (s.planId, s.anchor, s.periods, paidThrough[id]) = (planId, anchor, periods, end);
+        (s.planId, s.anchor, s.periods) = (planId, anchor, periods);
+        paidThrough[id] = end;
         s.flags &= ~CHANGE_SCHEDULED;
         scheduled[id] = 0;
         credited[id] += credit;

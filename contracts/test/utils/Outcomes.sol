@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {Dues} from "../../src/Dues.sol";
 import {IDues} from "../../src/IDues.sol";
+import {ISelf} from "./ISelf.sol";
 
 /// @notice All that can come of a call to Dues, as `World.reached` counts it.
 library Outcomes {
@@ -102,7 +102,7 @@ library Outcomes {
             IDues.NonceSpent.selector,
             IDues.InvalidSignature.selector,
             IDues.InsufficientGas.selector,
-            Dues.NotSelf.selector
+            ISelf.NotSelf.selector
         ];
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
 import {IDues} from "../../src/IDues.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
 import {MerchantActs} from "./MerchantActs.sol";
 
 /// @notice What payers do by transactions of their own, and both parties when they cancel.
@@ -27,7 +27,7 @@ abstract contract PayerActs is MerchantActs {
         uint256 planId = _pickPlan(which);
         value %= 2000;
         (bool valid, uint8 v, bytes32 r, bytes32 s) = _permit(planId, payer, value, how);
-        DevUSD token = _planExists(planId) ? _token(planId) : DevUSD(address(0));
+        TestUSD token = _planExists(planId) ? _token(planId) : TestUSD(address(0));
         uint256 before = allowed[token][payer][address(DUES)];
         if (valid) allowed[token][payer][address(DUES)] = value;
         (bytes memory err, uint256 events) = _predictSubscribe(payer, planId, 0, true);

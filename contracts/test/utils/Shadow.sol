@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
 import {IDues} from "../../src/IDues.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
 import {PlainCalendar} from "./PlainCalendar.sol";
 import {World} from "./World.sol";
 
@@ -93,8 +93,8 @@ abstract contract Shadow is World {
         return plans[planId - 1];
     }
 
-    function _token(uint256 planId) internal view returns (DevUSD) {
-        return DevUSD(_plan(planId).token);
+    function _token(uint256 planId) internal view returns (TestUSD) {
+        return TestUSD(_plan(planId).token);
     }
 
     function _merchantOf(uint256 id) internal view returns (address) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
 import {IDues} from "../../src/IDues.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
 import {PayerActs} from "./PayerActs.sol";
 
 /// @notice What payers sign and anybody sends. The types are written out here once more, as in `IDues`.
@@ -120,16 +120,22 @@ abstract contract SignedActs is PayerActs {
         uint256 planId = _pickPlan(which);
         address owner = who % 8 == 0 ? bystander : payers[who / 8 % payers.length];
         address token = _planExists(planId) ? _plan(planId).token : address(0);
-        Through storage t = through[DevUSD(token)][owner];
+        Through storage t = through[TestUSD(token)][owner];
         uint160 amount = value % 4 == 0 ? type(uint160).max : uint160(value % 2000);
         uint48 expiration = uint48(time + value % 60 days);
-        bytes32 details = keccak256(
-            abi.encode(
-                keccak256("PermitDetails(address token,uint160 amount,uint48 expiration,uint48 nonce)"),
-                token,
-                amount,
-                expiration,
-                uint48(t.nonce)
+        uint48 nonce = uint48(t.nonce);
+        bytes memory signature =
+            _sign(how % 4 == 0 ? merchants[0] : owner, _permit2Digest(abi.encode(token, amount, expiration, nonce)));
+        if (how % 4 != 0) (t.amount, t.expiration, t.nonce) = (amount, expiration, t.nonce + 1);
+        bytes memory call =
+            abi.encodeCall(IDues.permit2, (uint32(planId), owner, amount, expiration, nonce, time, signature));
+        _do(_somebody(how >> 16), call, "", 0);
+    }
+
+    function _permit2Digest(bytes memory details) private view returns (bytes32) {
+        bytes32 hashed = keccak256(
+            bytes.concat(
+                keccak256("PermitDetails(address token,uint160 amount,uint48 expiration,uint48 nonce)"), details
             )
         );
         bytes32 single = keccak256(
@@ -137,20 +143,12 @@ abstract contract SignedActs is PayerActs {
                 keccak256(
                     "PermitSingle(PermitDetails details,address spender,uint256 sigDeadline)PermitDetails(address token,uint160 amount,uint48 expiration,uint48 nonce)"
                 ),
-                details,
+                hashed,
                 address(DUES),
                 time
             )
         );
-        bytes32 digest = keccak256(abi.encodePacked(hex"1901", PERMIT2.DOMAIN_SEPARATOR(), single));
-        bytes memory signature = _sign(how % 4 == 0 ? merchants[0] : owner, digest);
-        if (how % 4 != 0) (t.amount, t.expiration, t.nonce) = (amount, expiration, t.nonce + 1);
-        bytes memory call = abi.encodeCall(
-            IDues.permit2,
-            // The nonce is the one that was signed.
-            (uint32(planId), owner, amount, expiration, uint48(how % 4 != 0 ? t.nonce - 1 : t.nonce), time, signature)
-        );
-        _do(_somebody(how >> 16), call, "", 0);
+        return keccak256(abi.encodePacked(hex"1901", PERMIT2.DOMAIN_SEPARATOR(), single));
     }
 
     function _permit(uint256 planId, address owner, uint256 value, uint256 how)

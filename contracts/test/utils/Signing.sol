@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {DevUSD} from "../../devnet/DevUSD.sol";
 import {IDues} from "../../src/IDues.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
 import {Base} from "./Base.sol";
 
 /// @notice Signs as a wallet does that knows nothing but the documentation: the type strings are written out, so that
@@ -117,7 +117,7 @@ abstract contract Signing is Base {
     }
 
     /// @dev An EIP-2612 permit of the signer for Dues.
-    function _permit(DevUSD token_, uint256 value, uint256 deadline) internal view returns (Permit memory) {
+    function _permit(TestUSD token_, uint256 value, uint256 deadline) internal view returns (Permit memory) {
         bytes32 content = keccak256(abi.encode(keccak256(PERMIT), signer, dues, value, token_.nonces(signer), deadline));
         (uint8 v, bytes32 r, bytes32 s) =
             vm.sign(key, keccak256(abi.encodePacked(hex"1901", token_.DOMAIN_SEPARATOR(), content)));

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {Preinstalls} from "../../../node_modules/@eth-optimism/contracts-bedrock/src/libraries/Preinstalls.sol";
-import {DevUSD} from "../../devnet/DevUSD.sol";
-import {Dues} from "../../src/Dues.sol";
 import {IDues} from "../../src/IDues.sol";
 import {KeyWallet} from "../doubles/KeyWallet.sol";
 import {MoodyToken} from "../doubles/MoodyToken.sol";
+import {TestUSD} from "../doubles/TestUSD.sol";
 import {BlocklistToken} from "../doubles/Tokens.sol";
 import {Ledger} from "./Ledger.sol";
+import {Preinstalls} from "@eth-optimism/contracts-bedrock/src/libraries/Preinstalls.sol";
 import {Test} from "forge-std/Test.sol";
 import {Vm} from "forge-std/Vm.sol";
 
@@ -29,10 +28,10 @@ abstract contract World is Test {
     }
 
     IPermit2Owner internal constant PERMIT2 = IPermit2Owner(0x000000000022D473030F116dDEE9F6B43aC78BA3);
-    Dues public immutable DUES = new Dues();
+    IDues public immutable DUES = IDues(deployCode("contracts/src/Dues.sol:Dues"));
     Ledger public immutable LEDGER = new Ledger();
 
-    DevUSD[] public tokens;
+    TestUSD[] public tokens;
     BlocklistToken internal blocklist;
     MoodyToken internal moody;
 
@@ -51,12 +50,12 @@ abstract contract World is Test {
     /// @dev Chain time is kept here, and moves only by waiting.
     uint256 public time = 1_769_853_600;
 
-    mapping(DevUSD => mapping(address => uint256)) public minted;
-    mapping(DevUSD => mapping(address => uint256)) public burnt;
-    mapping(DevUSD => mapping(address => uint256)) public balance;
-    mapping(DevUSD => mapping(address owner => mapping(address spender => uint256))) public allowed;
-    mapping(DevUSD => mapping(address owner => Through)) public through;
-    mapping(DevUSD => mapping(address owner => uint256)) internal permitNonces;
+    mapping(TestUSD => mapping(address => uint256)) public minted;
+    mapping(TestUSD => mapping(address => uint256)) public burnt;
+    mapping(TestUSD => mapping(address => uint256)) public balance;
+    mapping(TestUSD => mapping(address owner => mapping(address spender => uint256))) public allowed;
+    mapping(TestUSD => mapping(address owner => Through)) public through;
+    mapping(TestUSD => mapping(address owner => uint256)) internal permitNonces;
     mapping(address => bool) internal blocked;
     MoodyToken.Mood internal mood;
 
@@ -78,7 +77,7 @@ abstract contract World is Test {
         vm.etch(address(PERMIT2), Preinstalls.getPermit2Code(block.chainid));
         blocklist = new BlocklistToken();
         moody = new MoodyToken(address(DUES));
-        tokens.push(new DevUSD());
+        tokens.push(new TestUSD());
         tokens.push(blocklist);
         tokens.push(moody);
 
@@ -143,19 +142,19 @@ abstract contract World is Test {
 
     // MONEY
 
-    function _mint(DevUSD token, address to, uint256 amount) internal {
+    function _mint(TestUSD token, address to, uint256 amount) internal {
         token.mint(to, amount);
         minted[token][to] += amount;
         balance[token][to] += amount;
     }
 
-    function _approve(DevUSD token, address owner, address spender, uint256 amount) internal {
+    function _approve(TestUSD token, address owner, address spender, uint256 amount) internal {
         vm.prank(owner);
         token.approve(spender, amount);
         allowed[token][owner][spender] = amount;
     }
 
-    function _approveThrough(DevUSD token, address owner, uint160 amount, uint48 expiration) internal {
+    function _approveThrough(TestUSD token, address owner, uint160 amount, uint48 expiration) internal {
         vm.prank(owner);
         PERMIT2.approve(address(token), address(DUES), amount, expiration);
         // Permit2 reads zero as the end of this second.
@@ -168,26 +167,23 @@ abstract contract World is Test {
     }
 
     /// @dev What can be seen to stand in the way of a debit, and whether it would go through Permit2.
-    function _obstacle(DevUSD token, address from, uint256 amount) internal view returns (IDues.Reason, bool) {
+    function _obstacle(TestUSD token, address from, uint256 amount) internal view returns (IDues.Reason, bool) {
         return _obstacle(token, from, amount, allowed[token][from][address(DUES)], balance[token][from]);
     }
 
     /// @dev A debit: whether it will go through, and if so, what it does.
-    function _pull(DevUSD token, address from, address to, uint256 amount) internal returns (IDues.Reason) {
+    function _pull(TestUSD token, address from, address to, uint256 amount) internal returns (IDues.Reason) {
         uint256 has = balance[token][from];
         uint256 allows = allowed[token][from][address(DUES)];
         bool direct = has >= amount && allows >= amount;
         bool refuses = _refuses(token, from, to);
         if (!direct || refuses) {
             // Who denies a transfer has made it, and is asked while it is not yet undone.
-            bool made = direct && token == moody && mood == MoodyToken.Mood.Deny;
-            (IDues.Reason reason, bool permit2) = _obstacle(
-                token,
-                from,
-                amount,
-                made && allows != type(uint256).max ? allows - amount : allows,
-                made && from != to ? has - amount : has
-            );
+            if (direct && token == moody && mood == MoodyToken.Mood.Deny) {
+                if (allows != type(uint256).max) allows -= amount;
+                if (from != to) has -= amount;
+            }
+            (IDues.Reason reason, bool permit2) = _obstacle(token, from, amount, allows, has);
             if (reason != IDues.Reason.None) return reason;
             if (refuses || !permit2) return IDues.Reason.Token;
             Through storage t = through[token][from];
@@ -206,7 +202,7 @@ abstract contract World is Test {
         return IDues.Reason.None;
     }
 
-    function _obstacle(DevUSD token, address from, uint256 amount, uint256 allows, uint256 has)
+    function _obstacle(TestUSD token, address from, uint256 amount, uint256 allows, uint256 has)
         private
         view
         returns (IDues.Reason reason, bool permit2)
@@ -220,7 +216,7 @@ abstract contract World is Test {
         if (has < amount) return (IDues.Reason.Balance, permit2);
     }
 
-    function _refuses(DevUSD token, address from, address to) private view returns (bool) {
+    function _refuses(TestUSD token, address from, address to) private view returns (bool) {
         return
             (token == blocklist && (blocked[from] || blocked[to])) || (token == moody && mood >= MoodyToken.Mood.False);
     }
