@@ -8,7 +8,7 @@ use alloy::{
     network::{EthereumWallet, NetworkTransactionBuilder as _, TransactionBuilder as _},
     primitives::{Address, B256, Bytes, U256, aliases::U96, keccak256},
     providers::{DynProvider, Provider as _, ProviderBuilder},
-    rpc::types::{Block, TransactionReceipt, TransactionRequest},
+    rpc::types::{Block, Filter, Log, TransactionReceipt, TransactionRequest},
     signers::{SignerSync as _, local::PrivateKeySigner},
     sol_types::{SolCall, SolEvent, SolStruct as _, eip712_domain},
 };
@@ -163,9 +163,21 @@ impl Chain {
         nonce: u64,
         gas: u64,
     ) -> SignedTx {
+        self.sign_input(from, to, call.abi_encode(), nonce, gas).await
+    }
+
+    /// As [`sign_as`](Self::sign_as), of a call that is encoded already.
+    pub async fn sign_input(
+        &self,
+        from: &PrivateKeySigner,
+        to: Address,
+        input: Vec<u8>,
+        nonce: u64,
+        gas: u64,
+    ) -> SignedTx {
         let request = TransactionRequest::default()
             .with_to(to)
-            .with_input(call.abi_encode())
+            .with_input(input)
             .with_nonce(nonce)
             .with_chain_id(self.id)
             .with_gas_limit(gas)
@@ -329,6 +341,12 @@ impl Chain {
             grace: 604_800,
             usageCap: U96::ZERO,
         }
+    }
+
+    /// Every log of Dues in these blocks.
+    pub async fn logs(&self, from: u64, to: u64) -> Vec<Log> {
+        let filter = Filter::new().address(self.contract).from_block(from).to_block(to);
+        self.provider.get_logs(&filter).await.unwrap()
     }
 
     /// A block.

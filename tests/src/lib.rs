@@ -6,6 +6,7 @@
 //! * [`Chain`]: wallets, the contract's calls, and what only a test may do to a chain (reorganise it, say).
 //! * [`Api`]: the HTTP side, as the platform's server sees it.
 //! * [`Ledger`]: PostgreSQL, for looking at rows.
+//! * [`history`]: whatever can happen, at random.
 //! * [`eventually`]: waiting for a condition, with a deadline and without sleeping for luck.
 //!
 //! The chain has no clock: each transaction gets a block at once, and nothing else makes blocks, so that a test
@@ -17,6 +18,7 @@ mod catalogue;
 mod chain;
 mod changes;
 mod database;
+pub mod history;
 mod intents;
 mod ledger;
 mod reorg;
