@@ -26,7 +26,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
-pub(crate) use sections::{DatabaseSection, LogFormat, LogSection, ServerSection};
+pub(crate) use sections::{DatabaseSection, LogFormat, LogSection, MetricsSection, ServerSection};
 
 /// Every setting with its default: the commented file at the root of the repository.
 const DEFAULTS: &str = include_str!("../../../dues.toml");
@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) server: ServerSection,
     pub(crate) database: DatabaseSection,
     pub(crate) log: LogSection,
+    pub(crate) metrics: MetricsSection,
     pub(crate) chains: BTreeMap<String, Chain>,
     pub(crate) asset: Asset,
     pub(crate) catalogue: Catalogue,
@@ -152,7 +153,8 @@ impl Config {
         }
         faults.report()?;
         let catalogue = catalogue.context("the catalogue is not valid")?;
-        Ok(Self { server: root.server, database: root.database, log: root.log, chains, asset, catalogue })
+        let (server, database, log, metrics) = (root.server, root.database, root.log, root.metrics);
+        Ok(Self { server, database, log, metrics, chains, asset, catalogue })
     }
 
     /// In one line.
@@ -265,11 +267,12 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
     let finality = match section.finality {
         FinalitySetting::Depth(depth) => Some(FinalityPolicy::Depth(depth)),
         FinalitySetting::Named(word) => match word.as_str() {
+            "latest" => Some(FinalityPolicy::Depth(0)),
             "safe" => Some(FinalityPolicy::Safe),
             "finalized" => Some(FinalityPolicy::Finalized),
             _ => {
                 faults.add(format_args!(
-                    "chains.{name}.finality: \"finalized\", \"safe\" or a number of blocks is needed"
+                    "chains.{name}.finality: \"finalized\", \"safe\", \"latest\" or a number of blocks is needed"
                 ));
                 None
             }

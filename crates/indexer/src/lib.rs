@@ -14,6 +14,7 @@ mod error;
 mod fork;
 mod health;
 mod projection;
+mod telemetry;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -33,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 pub use change::{LedgerChange, LedgerChangeKind};
 pub use error::IndexerError;
 pub use health::{IndexerHealth, Role};
+pub use telemetry::describe_metrics;
 
-use crate::error::chain;
+use crate::{error::chain, telemetry::Telemetry};
 
 /// How long a standby waits before it tries to take the lead again.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -85,6 +87,7 @@ pub struct Indexer {
     config: IndexerConfig,
     observer: Observer,
     health: watch::Sender<IndexerHealth>,
+    telemetry: Telemetry,
     span: u64,
 }
 
@@ -110,8 +113,8 @@ impl Indexer {
     /// An indexer of what `config` says, read from `rpc` and written to `store`.
     #[must_use]
     pub fn new(store: Store, rpc: RpcSource, config: IndexerConfig) -> Self {
-        let health = watch::Sender::default();
-        Self { store, rpc, config, observer: Box::new(|_| {}), health, span: MAX_SPAN }
+        let (health, telemetry) = (watch::Sender::default(), Telemetry::new(config.source));
+        Self { store, rpc, config, observer: Box::new(|_| {}), health, telemetry, span: MAX_SPAN }
     }
 
     /// Tells `observer` of every change after it was committed.
@@ -153,6 +156,7 @@ impl Indexer {
                 outcome = self.lead(&mut backoff) => outcome,
             };
             let Err(error) = outcome;
+            self.telemetry.interrupted();
             self.health.send_modify(|health| {
                 health.role = Role::Starting;
                 health.problem = Some(error.to_string());
@@ -197,6 +201,7 @@ impl Indexer {
             if let Some(mirror) = self.store.lead(self.config.source, self.config.scope).await? {
                 return Ok(mirror);
             }
+            self.telemetry.leads(false);
             self.health
                 .send_modify(|health| *health = IndexerHealth { role: Role::Standby, ..Default::default() });
             tracing::debug!("another process indexes this contract; standing by");
@@ -267,6 +272,10 @@ impl Indexer {
             projection::apply(&mut step, &self.config, unwind_to, &segment, next.final_number).await?;
         step.advance(*checkpoint, next).await?;
         step.commit().await?;
+        if let Some((fork, from)) = unwind_to.zip(*checkpoint) {
+            self.telemetry.reorganised(from.block.number.saturating_sub(fork.number));
+        }
+        self.telemetry.read(counted(segment.headers.len()), counted(segment.logs.len()));
         *checkpoint = Some(next);
         if let Some(fork) = unwind_to {
             tracing::warn!(fork = fork.number, head = head.block.number, "the chain was reorganised");
@@ -289,6 +298,10 @@ impl Indexer {
     }
 
     fn report(&self, checkpoint: Option<Checkpoint>, head: &BlockHeader, problem: Option<&str>) {
+        self.telemetry.leads(true);
+        if let Some(Checkpoint { block, final_number }) = checkpoint {
+            self.telemetry.stands(block.number, final_number, head.block.number);
+        }
         self.health.send_if_modified(|health| {
             let now = IndexerHealth {
                 looked_at: Some(Instant::now()),
@@ -302,4 +315,8 @@ impl Indexer {
             changed
         });
     }
+}
+
+fn counted(items: usize) -> u64 {
+    u64::try_from(items).unwrap_or(u64::MAX)
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ledger;
 use crate::{
     config::{Chain, Config},
-    shutdown,
+    metrics, shutdown,
 };
 
 /// How long to wait for a node that does not answer at boot.
@@ -59,6 +59,10 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let mut probes = Vec::new();
+    // Before anything that counts.
+    if let Some(listen) = config.metrics.listen {
+        tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
+    }
     if parts.indexer {
         for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;

@@ -19,6 +19,8 @@ pub(super) struct Root {
     pub(super) database: DatabaseSection,
     pub(super) log: LogSection,
     #[serde(default)]
+    pub(super) metrics: MetricsSection,
+    #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
     pub(super) tiers: BTreeMap<Tier, TierSection>,
@@ -44,6 +46,12 @@ pub(crate) struct DatabaseSection {
 pub(crate) struct LogSection {
     pub(crate) filter: String,
     pub(crate) format: LogFormat,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MetricsSection {
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

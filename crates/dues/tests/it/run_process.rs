@@ -146,3 +146,36 @@ async fn a_service_whose_chain_is_reorganised_below_finality_says_so_and_still_a
     dues.signal(Signal::SIGTERM);
     assert_eq!(dues.ended().await.code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_told_on_an_address_of_their_own() {
+    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let chain = stack.chain.clone();
+    let site = stack.stop().await;
+    let mut service = Service::new(&chain, &site);
+    let listen = format!("127.0.0.1:{}", dues_embedded::free_port().unwrap());
+    service.environment.push(("DUES__METRICS__LISTEN", listen.clone()));
+    let running = service.start().await;
+    let metrics = reqwest::Client::new();
+    chain.mine(3).await;
+    let head = chain.head().await.header.number;
+    let expected = [
+        format!(
+            "dues_indexer_checkpoint_block{{chain=\"{}\",contract=\"{}\"}} {head}",
+            chain.id, chain.contract
+        ),
+        format!("dues_indexer_lag_blocks{{chain=\"{}\",contract=\"{}\"}} 0", chain.id, chain.contract),
+        format!("dues_indexer_leading{{chain=\"{}\",contract=\"{}\"}} 1", chain.id, chain.contract),
+    ];
+    eventually(SOON, "the figures say where the indexer is", || async {
+        let answer =
+            metrics.get(format!("http://{listen}/metrics")).send().await.map_err(|e| e.to_string())?;
+        let text = answer.text().await.map_err(|e| e.to_string())?;
+        if expected.iter().all(|line| text.lines().any(|found| found == line)) { Ok(()) } else { Err(text) }
+    })
+    .await;
+    // Not on the address that the platform has.
+    service.api().await.get("/metrics").await.assert_problem("metrics", 404, "route_not_found");
+    running.signal(Signal::SIGTERM);
+    running.ended().await;
+}
