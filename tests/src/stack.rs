@@ -44,6 +44,7 @@ pub struct Options {
 pub struct Site {
     // In the order in which they have to go.
     anvil: Option<Anvil>,
+    chain_id: u64,
     /// The database.
     pub database: Database,
     dir: TempDir,
@@ -100,14 +101,18 @@ pub fn asset() -> Asset {
 impl Site {
     /// A place where nothing was started yet.
     pub async fn new(options: Options) -> Self {
+        if options.external_chain {
+            return Self::on_chain(CHAIN_ID).await;
+        }
+        Self { anvil: None, chain_id: CHAIN_ID, database: Database::fresh().await, dir: scratch_dir() }
+    }
+
+    /// A place with a chain of the test's own, of another number than all others have.
+    pub async fn on_chain(chain_id: u64) -> Self {
         let dir = scratch_dir();
-        let anvil = if options.external_chain {
-            let anvil = AnvilOptions::new(tools::anvil().unwrap(), CHAIN_ID, dir.path().join("chain"));
-            Some(Anvil::start(anvil).await.unwrap())
-        } else {
-            None
-        };
-        Self { anvil, database: Database::fresh().await, dir }
+        let anvil = AnvilOptions::new(tools::anvil().unwrap(), chain_id, dir.path().join("chain"));
+        let anvil = Some(Anvil::start(anvil).await.unwrap());
+        Self { anvil, chain_id, database: Database::fresh().await, dir }
     }
 
     /// The devnet's data directory.
@@ -120,6 +125,11 @@ impl Site {
     #[must_use]
     pub fn rpc_url(&self) -> Url {
         self.anvil.as_ref().unwrap().rpc_url().parse().unwrap()
+    }
+
+    /// Ends the test's own chain.
+    pub fn stop_chain(&mut self) {
+        drop(self.anvil.take().unwrap());
     }
 
     /// Brings the devnet up.
@@ -149,7 +159,7 @@ impl Site {
         let text = |key: &str| manifest[key].as_str().unwrap().to_owned();
         let address = |key: &str| text(key).parse::<Address>().unwrap();
         let (contract, token, merchant) = (address("contract"), address("token"), address("merchant"));
-        let chain = Chain::new(&text("rpc_url"), CHAIN_ID, contract, token, merchant);
+        let chain = Chain::new(&text("rpc_url"), self.chain_id, contract, token, merchant);
         chain.automine(true).await;
         let api = Api::new(&text("api_url"), &text("api_key"));
         let ledger = Ledger::new(&self.database);

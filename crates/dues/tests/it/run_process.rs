@@ -179,3 +179,72 @@ async fn metrics_are_told_on_an_address_of_their_own() {
     running.signal(Signal::SIGTERM);
     running.ended().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_chains_are_mirrored_side_by_side_and_the_fault_of_one_is_not_the_others() {
+    let (stack, account, payer) = set_up().await;
+    let (chain, plan) = (stack.chain.clone(), stack.plan("basic-month").onchain_id);
+    let site = stack.stop().await;
+    let other = Site::on_chain(1_337_001).await.start().await;
+    let (second, premium) = (other.chain.clone(), other.plan("premium-month").onchain_id);
+    let rich = second.payer(7).await;
+    let mut second_site = other.stop().await;
+
+    let mut service = Service::new(&chain, &site);
+    let file = service.dir.path().join("dues.toml");
+    let config = format!(
+        "{}[chains.other]\nchain_id = {}\nmerchant = \"{}\"\ntoken = \"{}\"\nstart_block = 1\nfinality = \"latest\"\n\
+         poll_interval_ms = 50\n",
+        fs::read_to_string(&file).unwrap(),
+        second.id,
+        second.merchant,
+        second.token
+    );
+    fs::write(&file, config).unwrap();
+    service.environment.push(("DUES__CHAINS__OTHER__RPC_URL", second_site.rpc_url().to_string()));
+    let api = service.api().await;
+    let dues = service.start().await;
+    service.readyz_is(&api, 200).await;
+    let id = premium.to_string();
+    let args = ["plans", "map", "premium-month", &id, "--chain", "other"];
+    let map = run(service.dir.path(), &args, &service.environment()).await;
+    assert_eq!(map.code, Some(0), "{map:?}");
+
+    // One account, paid for on both chains: the better one counts, and each is final by its own policy.
+    chain.subscribe(&payer, plan, account.reference).await;
+    second.subscribe(&rich, premium, account.reference).await;
+    let answer = eventually(SOON, "both payments are seen", || async {
+        let (answer, rows) = (api.entitlements(account.id).await, api.transactions(account.id).await.len());
+        if answer["tier"] == "premium" && rows == 2 { Ok(answer) } else { Err(format!("{rows}: {answer}")) }
+    })
+    .await;
+    assert_eq!(
+        (&answer["source"]["chain_id"], &answer["source"]["finality"]),
+        (&second.id.into(), &"final".into())
+    );
+    let mut statuses: Vec<_> = api
+        .transactions(account.id)
+        .await
+        .iter()
+        .map(|row| row["status"].as_str().unwrap().to_owned())
+        .collect();
+    statuses.sort();
+    assert_eq!(statuses, ["completed", "pending"]);
+
+    // The second node is gone: the first chain goes on, and readyz names the one that does not.
+    second_site.stop_chain();
+    chain.mine(FINALITY_DEPTH).await;
+    let answer = service.readyz_is(&api, 503).await;
+    assert_eq!(
+        (&answer.body["parts"]["indexer of dev"], &answer.body["parts"]["database"]),
+        (&"ok".into(), &"ok".into())
+    );
+    assert_ne!(answer.body["parts"]["indexer of other"], "ok");
+    eventually(SOON, "the first chain's payment is final", || async {
+        let rows = api.transactions(account.id).await;
+        if rows.iter().all(|row| row["status"] == "completed") { Ok(()) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+    dues.signal(Signal::SIGTERM);
+    assert_eq!(dues.ended().await.code(), Some(0));
+}
