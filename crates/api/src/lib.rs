@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use dues_domain::catalogue::Catalogue;
-use dues_store::Store;
+use dues_store::{Grants, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -35,6 +35,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 pub struct AppState {
     /// The ledger.
     pub store: Store,
+    /// When a payment on a chain counts.
+    pub grants: Grants,
     /// What the tiers give.
     pub catalogue: Arc<Catalogue>,
     /// The time.

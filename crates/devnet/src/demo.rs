@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use dues_api::clock::{Clock, SystemClock};
 use dues_chain::contract::Dues;
 use dues_domain::ids::AccountId;
-use dues_store::{Actor, Store};
+use dues_store::{Actor, Grants, Store};
 
 use crate::chain::{Contracts, DevChain, DevUSD, SoldPlan};
 
@@ -101,7 +101,9 @@ pub(crate) async fn newcomers(
 ) -> anyhow::Result<()> {
     for number in 1_u32.. {
         let Some(last) = wallets.last() else { return Ok(()) };
-        if chain.nonce(last.address).await? == 0 && store.subscription_facts(last.account).await?.is_empty() {
+        if chain.nonce(last.address).await? == 0
+            && store.subscription_facts(last.account, &Grants::at_once()).await?.is_empty()
+        {
             return Ok(());
         }
         let external_id = format!("newcomer-{number}");

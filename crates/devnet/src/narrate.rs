@@ -18,7 +18,7 @@ use dues_domain::{
     ids::AccountId,
 };
 use dues_indexer::{LedgerChange, LedgerChangeKind};
-use dues_store::{Account, Store};
+use dues_store::{Account, Grants, Store};
 use tokio::sync::{Notify, mpsc};
 
 use crate::manifest::Manifest;
@@ -146,7 +146,7 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
         account: &Account,
         now: DateTime<Utc>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let facts = self.store.subscription_facts(account.id).await?;
+        let facts = self.store.subscription_facts(account.id, &Grants::at_once()).await?;
         let answer = Answer::from(&entitlement(&facts, account.created_at, &self.catalogue, now)?);
         let before = self.last.insert(account.id, answer);
         if before != Some(answer) {

@@ -3,7 +3,7 @@
 mod sections;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     path::Path,
     time::Duration,
@@ -25,7 +25,7 @@ use dues_store::{Store, mirror::MirrorScope};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
+use sections::{ChainSection, FinalitySetting, GrantSetting, PlanSection, QuotaSetting, Root};
 pub(crate) use sections::{DatabaseSection, LogFormat, LogSection, MetricsSection, ServerSection};
 
 /// Every setting with its default: the commented file at the root of the repository.
@@ -49,6 +49,8 @@ pub(crate) struct Config {
 pub(crate) struct Chain {
     /// The node. It may hold a provider's key.
     pub(crate) rpc_url: SecretString,
+    /// When a payment on it gives access.
+    grant: GrantSetting,
     /// The token that stands for the catalogue's currency.
     pub(crate) token: Address,
     /// What the indexer is to do.
@@ -155,6 +157,12 @@ impl Config {
         let catalogue = catalogue.context("the catalogue is not valid")?;
         let (server, database, log, metrics) = (root.server, root.database, root.log, root.metrics);
         Ok(Self { server, database, log, metrics, chains, asset, catalogue })
+    }
+
+    /// The chains on which a payment gives access only once its block is final.
+    pub(crate) fn grants_once_final(&self) -> HashSet<ChainSource> {
+        let chains = self.chains.values().filter(|chain| chain.grant == GrantSetting::Final);
+        chains.map(|chain| chain.indexer.source).collect()
     }
 
     /// In one line.
@@ -287,6 +295,7 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
     };
     Some(Chain {
         rpc_url: rpc_url?,
+        grant: section.grant,
         token: section.token,
         indexer: IndexerConfig {
             source,

@@ -14,6 +14,7 @@ mod error;
 mod fork;
 mod health;
 mod projection;
+mod refold;
 mod telemetry;
 
 use std::{collections::HashMap, time::Duration};
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use change::{LedgerChange, LedgerChangeKind};
 pub use error::IndexerError;
 pub use health::{IndexerHealth, Role};
+pub use refold::grants;
 pub use telemetry::describe_metrics;
 
 use crate::{error::chain, telemetry::Telemetry};

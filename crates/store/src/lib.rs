@@ -35,6 +35,7 @@ pub use accounts::{Account, AccountOrigin, Upserted};
 pub use api_keys::{ApiKey, NewApiKey, Scope, UnknownScope};
 pub use audit::Actor;
 pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
+pub use entitlements::{Fold, Grants};
 pub use error::StoreError;
 pub use transactions::{Transaction, TransactionKind, TransactionStatus};
 pub use wallets::{Wallet, WalletLinked, WalletProof};

@@ -37,7 +37,7 @@ pub(crate) async fn get_entitlements(
 /// The answer for an account that was found, by whatever name.
 pub(super) async fn answer(state: &AppState, account: &Account) -> Result<EntitlementsBody, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
-    let facts = state.store.subscription_facts(account.id).await?;
+    let facts = state.store.subscription_facts(account.id, &state.grants).await?;
     let entitlement = entitlement(&facts, account.created_at, &state.catalogue, now)
         .map_err(|error| Problem::internal(&error))?;
     Ok(EntitlementsBody::new(account, entitlement, now))

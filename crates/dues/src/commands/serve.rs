@@ -59,6 +59,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let mut probes = Vec::new();
+    let grants = dues_indexer::grants(config.grants_once_final());
     // Before anything that counts.
     if let Some(listen) = config.metrics.listen {
         tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
@@ -79,6 +80,7 @@ async fn serve(
         tracing::info!(address = %listener.local_addr()?, "the API listens");
         let state = AppState {
             store: store.clone(),
+            grants,
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),

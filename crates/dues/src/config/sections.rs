@@ -73,8 +73,21 @@ pub(super) struct ChainSection {
     pub(super) start_block: u64,
     #[serde(default)]
     pub(super) finality: FinalitySetting,
+    #[serde(default)]
+    pub(super) grant: GrantSetting,
     #[serde(default = "one_second")]
     pub(super) poll_interval_ms: u64,
+}
+
+/// When a payment on a chain gives access.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum GrantSetting {
+    /// As soon as it is in a block.
+    #[default]
+    Latest,
+    /// Once that block is final.
+    Final,
 }
 
 const fn one_second() -> u64 {

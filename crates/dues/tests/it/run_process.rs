@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::process::ExitStatusExt as _};
 
-use dues_tests::{Answer, Chain, FINALITY_DEPTH, Ledger, Options, SOON, Site, Stack, eventually, synced};
+use dues_chain::contract::Dues as Contract;
+use dues_tests::{
+    Answer, Chain, FINALITY_DEPTH, Ledger, Options, SOON, Site, Stack, event, eventually, synced,
+};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
@@ -245,6 +248,39 @@ async fn two_chains_are_mirrored_side_by_side_and_the_fault_of_one_is_not_the_ot
         if rows.iter().all(|row| row["status"] == "completed") { Ok(()) } else { Err(format!("{rows:?}")) }
     })
     .await;
+    dues.signal(Signal::SIGTERM);
+    assert_eq!(dues.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_access_is_granted_once_final_what_is_pending_gives_and_takes_nothing() {
+    let (stack, account, payer) = set_up().await;
+    let chain = stack.chain.clone();
+    let (basic, premium) = (stack.plan("basic-month").onchain_id, stack.plan("premium-month").onchain_id);
+    let site = stack.stop().await;
+    let mut service = Service::new(&chain, &site);
+    service.environment.push(("DUES__CHAINS__DEV__GRANT", "final".to_owned()));
+    let api = service.api().await;
+    let dues = service.start().await;
+    let subscribed = chain.subscribe(&payer, basic, account.reference).await;
+    let id = event::<Contract::Subscribed>(&subscribed).id;
+    service.synced().await;
+    assert_eq!(api.transactions(account.id).await[0]["status"], "pending");
+    assert_eq!(api.entitlements(account.id).await["tier"], "free");
+    chain.mine(FINALITY_DEPTH).await;
+    service.synced().await;
+    let paid = api.entitlements(account.id).await;
+    assert_eq!((&paid["tier"], &paid["source"]["finality"]), (&"basic".into(), &"final".into()));
+
+    // An upgrade that is not final leaves what was paid before, with the block that it rests on.
+    chain.change_now(&payer, id, premium).await;
+    service.synced().await;
+    let mut pending = api.entitlements(account.id).await;
+    pending["as_of"] = paid["as_of"].clone();
+    assert_eq!(pending, paid);
+    chain.mine(FINALITY_DEPTH).await;
+    service.synced().await;
+    assert_eq!(api.entitlements(account.id).await["tier"], "premium");
     dues.signal(Signal::SIGTERM);
     assert_eq!(dues.ended().await.code(), Some(0));
 }

@@ -17,6 +17,7 @@ use sqlx::{Connection, PgConnection};
 pub use movements::Recorded;
 pub use step::Step;
 pub use subscriptions::MirroredSubscription;
+pub(crate) use unwind::EventRow;
 pub use unwind::{TouchedPlan, TouchedSubscription, Unwound};
 
 use crate::{Store, StoreError, convert};

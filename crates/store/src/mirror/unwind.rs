@@ -205,14 +205,14 @@ impl Step<'_> {
 }
 
 /// A raw event as it is stored.
-struct EventRow {
-    block_number: i64,
-    block_hash: Vec<u8>,
-    block_time: DateTime<Utc>,
-    log_index: i64,
-    tx_hash: Vec<u8>,
-    topics: Vec<Vec<u8>>,
-    data: Vec<u8>,
+pub(crate) struct EventRow {
+    pub(crate) block_number: i64,
+    pub(crate) block_hash: Vec<u8>,
+    pub(crate) block_time: DateTime<Utc>,
+    pub(crate) log_index: i64,
+    pub(crate) tx_hash: Vec<u8>,
+    pub(crate) topics: Vec<Vec<u8>>,
+    pub(crate) data: Vec<u8>,
 }
 
 impl TryFrom<EventRow> for StoredEvent {
