@@ -136,7 +136,7 @@ async fn a_reorganisation_below_finality_stops_the_indexer_and_changes_nothing()
     let readiness = deep.readiness();
     let ended = tokio::time::timeout(SOON, deep.run(CancellationToken::new())).await.unwrap();
     let error = ended.unwrap_err();
-    let IndexerError::ReorganisedBelowFinality { final_number } = error else { panic!("{error:?}") };
+    let IndexerError::ReorganisedBelowFinality { final_number, .. } = error else { panic!("{error:?}") };
     assert!(final_number >= block);
     assert_eq!(ledger.digest().await, before);
     eventually(SOON, "it is not ready any more", || async {
