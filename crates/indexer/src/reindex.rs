@@ -18,7 +18,9 @@ use dues_store::{
 };
 
 use crate::{
-    IndexerConfig, IndexerError, final_number, projection,
+    IndexerConfig, IndexerError,
+    error::chain,
+    final_number, projection,
     scan::{Ours, Scan},
 };
 
@@ -52,6 +54,18 @@ pub enum ReindexError {
     /// The chain's events are no history of the contract.
     #[error("the chain's events could not be projected")]
     Projection(#[from] IndexerError),
+}
+
+impl ReindexError {
+    /// Whether trying again at once may help: the chain was reorganised while it was read, or somebody who links a wallet
+    /// that has paid and the rebuild waited for each other.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Source(SourceError::Inconsistent(_)) => true,
+            Self::Store(error) | Self::Projection(IndexerError::Store(error)) => error.is_transient(),
+            _ => false,
+        }
+    }
 }
 
 /// How far the reading of the chain is.
@@ -88,8 +102,8 @@ pub async fn reindex(
     loop {
         let tried = try_once(rpc, &config, &mut repairer, &mut read, dry_run, &mut reading).await;
         match tried {
-            // The chain was reorganised while it was read.
-            Err(ReindexError::Source(SourceError::Inconsistent(_))) if attempt < ATTEMPTS => {
+            Err(error) if attempt < ATTEMPTS && error.may_pass() => {
+                tracing::warn!(error = %chain(&error), "rebuilding again");
                 attempt = attempt.saturating_add(1);
                 read.forget_reorganised(rpc).await?;
             }

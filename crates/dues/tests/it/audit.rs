@@ -1,8 +1,15 @@
 //! `dues audit`: what it finds, and what it says of it.
 
+use alloy::{
+    primitives::{B256, U256},
+    signers::local::PrivateKeySigner,
+    sol_types::SolCall as _,
+};
+use dues_chain::contract::Dues as Contract;
+use dues_tests::eventually;
 use serde_json::Value;
 
-use crate::repair::Shop;
+use crate::{Dues, START, Signal, repair::Shop, run, scratch};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_ledger_is_found_right_beside_a_running_indexer_and_left_alone() {
@@ -74,7 +81,7 @@ const DAMAGES: &[(&str, &[&str], bool)] = &[
     ),
     (
         "UPDATE ledger.subscriptions SET payer = decode(repeat('ab', 20), 'hex') WHERE onchain_id = 3",
-        &["payer: the ledger says 0xabABaBabABab"],
+        &["payer: the ledger says 0xABaBaBaBABab"],
         true,
     ),
     (
@@ -179,20 +186,22 @@ async fn whatever_is_damaged_is_named_and_mended() {
         assert_eq!((&document["dry_run"], &document["unchanged"]), (&true.into(), &false.into()), "{damage}");
         assert_eq!(shop.digest().await, damaged, "{damage}");
 
+        let at = shop.now().await;
         let mended = shop.reindex(&["--yes"]).await;
         assert_eq!(mended["tables"], document["tables"], "{damage}");
         let lines = shop.audit().await;
         assert!(lines.is_empty(), "{damage}: {lines:#?}");
         assert_eq!(ids_of("subscriptions").await, subscriptions, "{damage}");
         if *same {
-            let mut after = shop.digest().await;
-            // A row that was wrong was updated; its other columns are as before.
-            for (table, digest) in &before {
-                if ["subscriptions", "transactions"].contains(&table.as_str()) {
-                    after.insert(table.clone(), digest.clone());
-                }
-            }
-            assert_eq!(after, before, "{damage}");
+            assert_eq!(shop.digest().await, before, "{damage}");
+        }
+        // Rows that were right are not even touched.
+        let tables = &mended["tables"];
+        let count = |table: &str, what: &str| tables[table][what].as_i64().unwrap();
+        for table in ["subscriptions", "transactions"] {
+            let written = count(table, "added") + count(table, "changed");
+            assert_eq!(shop.written_since(table, at).await, written, "{damage}: {table}");
+            assert_eq!(count(table, "removed"), 0, "{damage}: {table}");
         }
         let again = shop.reindex(&["--yes"]).await;
         assert_eq!(again["unchanged"], true, "{damage}: {again}");
@@ -203,6 +212,77 @@ async fn whatever_is_damaged_is_named_and_mended() {
     let repairs =
         "SELECT count(*) FROM ledger.audit_log WHERE action = 'ledger.reindex' AND actor = 'operator'";
     assert_eq!(shop.stack.ledger.count(repairs).await, i64::try_from(DAMAGES.len()).unwrap());
+}
+
+/// Sends several calls to the contract as one that costs a lot.
+async fn all_at_once(shop: &Shop, from: &PrivateKeySigner, calls: Vec<Vec<u8>>) {
+    let chain = &shop.stack.chain;
+    let call = Contract::multicallCall { calls: calls.into_iter().map(Into::into).collect() };
+    let nonce = chain.pending_nonce(from.address()).await;
+    let tx = chain.sign_as(from, chain.contract, &call, nonce, 29_000_000).await;
+    chain.send(&tx).await;
+    assert!(chain.receipt(tx.hash).await.status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_one_page_of_everything_is_looked_at_to_its_last_row() {
+    let shop = Shop::quiet().await;
+    let (chain, plan) = (&shop.stack.chain, shop.stack.plan("basic-month").onchain_id);
+    let terms = chain.monthly(1_000_000, chain.merchant);
+    let plans = vec![Contract::createPlanCall { terms }.abi_encode(); 110];
+    all_at_once(&shop, &chain.merchant_wallet(), plans).await;
+    for _ in 0..3 {
+        let subscriptions =
+            vec![Contract::subscribeCall { planId: plan, r#ref: B256::ZERO }.abi_encode(); 100];
+        all_at_once(&shop, &shop.payer, subscriptions).await;
+    }
+    // Several stretches of the chain, too.
+    chain.mine(4_100).await;
+    for number in 0..210 {
+        chain.prepay(&shop.payer, U256::from(3 + number), 1).await;
+    }
+    shop.stack.synced().await;
+    let outcome = shop.dues(&["audit", "--json"]).await;
+    let document: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let chain = &document["chains"][0];
+    assert_eq!((&chain["clean"], outcome.code), (&true.into(), Some(0)), "{chain}");
+    let checked = &chain["checked"];
+    assert_eq!((&checked["plans"], &checked["subscriptions"]), (&116.into(), &302.into()));
+    // Two of the demo's accounts have paid, and three transactions are of many subscriptions each.
+    assert_eq!((&checked["transactions"], &checked["transfers"]), (&512.into(), &215.into()));
+
+    let before = shop.digest().await;
+    for onchain_id in [1, 250, 251, 302] {
+        shop.sql(format!("UPDATE ledger.subscriptions SET periods = 9 WHERE onchain_id = {onchain_id}"))
+            .await;
+    }
+    for plan in [100, 101, 116] {
+        shop.sql(format!("UPDATE ledger.chain_plans SET trial_seconds = 9 WHERE onchain_plan_id = {plan}"))
+            .await;
+    }
+    let rows = shop
+        .sql(
+            "UPDATE ledger.transactions SET payee = token WHERE tx_hash IN
+                 ((SELECT min(tx_hash) FROM ledger.transactions), (SELECT max(tx_hash) FROM ledger.transactions))",
+        )
+        .await;
+    let lines = shop.audit().await;
+    let count = |part: &str| lines.iter().filter(|line| line.contains(part)).count();
+    assert_eq!(
+        (count("periods: the ledger says 9"), count("trial: the ledger says 9")),
+        (4, 3),
+        "{lines:#?}"
+    );
+    assert_eq!(
+        (u64::try_from(count(": payee: ")).unwrap(), count("dev: transfer of ")),
+        (rows, 2),
+        "{lines:#?}"
+    );
+    let mended = shop.reindex(&["--yes"]).await;
+    assert_eq!(mended["tables"]["subscriptions"]["changed"], 4, "{mended}");
+    assert_eq!(mended["tables"]["transactions"]["changed"], rows, "{mended}");
+    assert_eq!(shop.digest().await, before);
+    assert!(shop.audit().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,11 +299,49 @@ async fn what_cannot_be_checked_is_not_called_right() {
     environment.retain(|(name, _)| *name != "DUES__CHAINS__DEV__RPC_URL");
     environment.push(("DUES__CHAINS__DEV__RPC_URL", &url));
     let dir = shop.dir();
-    let outcome = crate::run(dir, &["audit"], &environment).await;
+    let outcome = run(dir, &["audit"], &environment).await;
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
     assert!(outcome.explanation().starts_with("dues: dev could not be checked: the chain could not be read"));
-    let outcome = crate::run(dir, &["audit", "--json"], &environment).await;
+    let outcome = run(dir, &["audit", "--json"], &environment).await;
     assert_eq!(outcome.code, Some(2), "{outcome:?}");
     let document: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert!(document["chains"][0]["error"].as_str().unwrap().contains("could not be read"), "{document}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_devnet_and_a_service_with_a_postgresql_of_their_own_are_looked_at_while_they_run() {
+    let dir = scratch();
+    let (dues, _) = Dues::devnet(dir.path()).await;
+    let outcome = run(dir.path(), &["audit", "--devnet", ".dues"], &[]).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let outcome = run(dir.path(), &["reindex", "--devnet", ".dues", "--yes"], &[]).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("nothing was changed"), "{outcome:?}");
+    assert_eq!(dues.stop(Signal::SIGTERM).await.code(), Some(0));
+
+    // A service beside it, which has never heard of the test's database.
+    let shop = Shop::quiet().await;
+    let mut environment = shop.environment();
+    environment.retain(|(name, _)| *name != "DUES__DATABASE__URL");
+    let migrated = run(shop.dir(), &["migrate"], &environment).await;
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let service = Dues::start(shop.dir(), &["index"], &environment);
+    let lock = shop.dir().join("dues-data/postgres/lock");
+    eventually(START, "the PostgreSQL is the service's", || async {
+        let owner = std::fs::read_to_string(&lock).unwrap();
+        if owner == service.pid.to_string() { Ok(()) } else { Err(format!("{owner}\n{}", service.printed())) }
+    })
+    .await;
+    eventually(START, "the ledger is audited while it runs", || async {
+        let outcome = run(shop.dir(), &["audit"], &environment).await;
+        // At first, nothing is mirrored.
+        if outcome.code == Some(0) { Ok(()) } else { Err(format!("{outcome:?}\n{}", service.printed())) }
+    })
+    .await;
+    let outcome = run(shop.dir(), &["reindex", "--yes"], &environment).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(service.stop(Signal::SIGTERM).await.code(), Some(0));
+    // And while nothing runs.
+    let outcome = run(shop.dir(), &["audit"], &environment).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
 }

@@ -1,11 +1,12 @@
 //! `dues audit` and `dues reindex` beside a running Dues.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use alloy::{
     primitives::{B256, U256, aliases::U96},
     signers::local::PrivateKeySigner,
 };
+use chrono::{DateTime, Utc};
 use dues_chain::contract::{Dues, IDues};
 use dues_domain::catalogue::Tier;
 use dues_tests::{Account, FINALITY_DEPTH, Options, Site, Stack, event};
@@ -133,11 +134,29 @@ impl Shop {
         sqlx::query(statement).execute(self.stack.ledger.pool()).await.unwrap().rows_affected()
     }
 
-    /// Every row but those that say when something was repaired.
-    pub(crate) async fn digest(&self) -> std::collections::BTreeMap<String, String> {
-        let mut digest = self.stack.ledger.digest().await;
-        digest.remove("audit_log");
-        digest.remove("chain_checkpoints");
-        digest
+    /// The database's time.
+    pub(crate) async fn now(&self) -> DateTime<Utc> {
+        sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(self.stack.ledger.pool()).await.unwrap()
+    }
+
+    /// How many rows of a table were written since `at`.
+    pub(crate) async fn written_since(&self, table: &str, at: DateTime<Utc>) -> i64 {
+        let query = format!("SELECT count(*) FROM ledger.{table} WHERE updated_at >= $1");
+        let query = sqlx::query_scalar(AssertSqlSafe(query)).bind(at);
+        query.fetch_one(self.stack.ledger.pool()).await.unwrap()
+    }
+
+    /// Every row, but for when it was written last, and those that say when something was repaired.
+    pub(crate) async fn digest(&self) -> BTreeMap<String, String> {
+        let mut digests = BTreeMap::new();
+        for table in self.stack.ledger.digest().await.into_keys().filter(|table| table != "audit_log") {
+            let query = AssertSqlSafe(format!(
+                "SELECT count(*) || ' ' || coalesce(md5(string_agg(row::text, ',' ORDER BY row::text)), '')
+                 FROM (SELECT to_jsonb(t) - 'last_used_at' - 'updated_at' AS row FROM ledger.{table} t) rows"
+            ));
+            let digest = sqlx::query_scalar(query).fetch_one(self.stack.ledger.pool()).await.unwrap();
+            digests.insert(table, digest);
+        }
+        digests
     }
 }
