@@ -132,18 +132,25 @@ async fn a_reorganisation_below_finality_stops_the_indexer_and_changes_nothing()
     let site = stack.stop().await;
     let before = ledger.digest().await;
     chain.reorg_from(block, &[]).await;
-    let deep = indexer(&site, &chain, chain.id).await;
-    let readiness = deep.readiness();
-    let ended = tokio::time::timeout(SOON, deep.run(CancellationToken::new())).await.unwrap();
-    let error = ended.unwrap_err();
-    let IndexerError::ReorganisedBelowFinality { final_number } = error else { panic!("{error:?}") };
-    assert!(final_number >= block);
-    assert_eq!(ledger.digest().await, before);
-    eventually(SOON, "it is not ready any more", || async {
-        let state = readiness();
-        if state.is_err() { Ok(()) } else { Err(format!("{state:?}")) }
+    let deep = indexer(&site, &chain, chain.id).await.repaired_by("dues reindex --chain somewhere");
+    let deep = Running::start(deep);
+    eventually(SOON, "it says what happened, and what repairs it", || async {
+        match (deep.readiness)() {
+            Err(why)
+                if why.contains("had been final") && why.contains("`dues reindex --chain somewhere`") =>
+            {
+                Ok(())
+            }
+            state => Err(format!("{state:?}")),
+        }
     })
     .await;
+    let stopped_at = deep.health.borrow().checkpoint;
+    chain.mine(5).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((deep.role(), deep.health.borrow().checkpoint), (Role::Starting, stopped_at));
+    assert_eq!(ledger.digest().await, before);
+    deep.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,6 +88,14 @@ pub fn concerns(topics: &[B256]) -> Option<Concerns> {
     }
 }
 
+/// Whether a log with `topics` tells of money that moved.
+#[must_use]
+pub fn moves_money(topics: &[B256]) -> bool {
+    let moving =
+        [Dues::Charged::SIGNATURE_HASH, Dues::UsageCharged::SIGNATURE_HASH, Dues::Refunded::SIGNATURE_HASH];
+    topics.first().is_some_and(|signature| moving.contains(signature))
+}
+
 fn plan_id(word: &B256) -> Option<Concerns> {
     u32::try_from(U256::from_be_bytes(word.0)).ok().map(Concerns::Plan)
 }
@@ -193,7 +201,7 @@ fn subscription_id(id: U256) -> Result<OnchainSubscriptionId, DecodeError> {
     u64::try_from(id).map_err(|_| DecodeError::SubscriptionId(id))
 }
 
-fn interval_unit(value: u8) -> Result<IntervalUnit, DecodeError> {
+pub(crate) fn interval_unit(value: u8) -> Result<IntervalUnit, DecodeError> {
     match value {
         0 => Ok(IntervalUnit::Day),
         1 => Ok(IntervalUnit::Month),

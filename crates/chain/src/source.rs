@@ -5,6 +5,8 @@
 //! every log names the hash of the header at its height, and no header's bloom filter promises a log of the
 //! contract that the answer lacks.
 
+mod views;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -20,6 +22,8 @@ use chrono::{DateTime, Utc};
 use dues_domain::chain::{BlockHeader, BlockRef, ChainSource, EventPosition};
 use futures::{StreamExt, TryStreamExt, stream};
 use url::Url;
+
+pub use views::{ContractPlan, ContractSubscription, Receipt, TokenTransfer};
 
 /// How a caller names a block.
 pub use alloy::eips::BlockNumberOrTag as BlockTag;

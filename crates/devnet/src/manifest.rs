@@ -27,6 +27,7 @@ const FILE: &str = "devnet.json";
 pub(crate) struct Manifest {
     pub(crate) rpc_url: String,
     pub(crate) chain_id: u64,
+    pub(crate) finality_depth: u64,
     pub(crate) contract: String,
     pub(crate) token: String,
     pub(crate) merchant: String,
@@ -80,6 +81,7 @@ impl Manifest {
         Self {
             rpc_url: services.rpc_url().to_string().trim_end_matches('/').to_owned(),
             chain_id: contracts.source.chain_id,
+            finality_depth: server.finality_depth,
             contract: contracts.source.contract.to_string(),
             token: contracts.token.to_string(),
             merchant: contracts.merchant.to_string(),

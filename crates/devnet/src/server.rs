@@ -26,6 +26,7 @@ const KEY_NAME: &str = "devnet";
 pub(crate) struct Server {
     changes: mpsc::UnboundedReceiver<LedgerChange>,
     pub(crate) api: SocketAddr,
+    pub(crate) finality_depth: u64,
     shutdown: CancellationToken,
     indexer: JoinHandle<anyhow::Result<()>>,
     serving: JoinHandle<anyhow::Result<()>>,
@@ -51,7 +52,8 @@ impl Server {
             assets: HashMap::from([(contracts.token, options.asset.clone())]),
         };
         let (observer, changes) = mpsc::unbounded_channel();
-        let indexer = Indexer::new(store.clone(), rpc, config).on_change(move |change| {
+        let repair = format!("dues reindex --devnet {}", options.data_dir.display());
+        let indexer = Indexer::new(store.clone(), rpc, config).repaired_by(repair).on_change(move |change| {
             // Nobody listens any more only while everything stops.
             let _ = observer.send(change);
         });
@@ -83,7 +85,7 @@ impl Server {
             outcome = caught_up => { outcome.context("the ledger did not catch up with the chain")??; }
             ended = &mut indexer => return Err(ended_early(ended)),
         }
-        Ok(Self { changes, api, shutdown, indexer, serving })
+        Ok(Self { changes, api, finality_depth: options.finality_depth, shutdown, indexer, serving })
     }
 
     /// What the ledger goes through; why the indexer stopped; why the API stopped.

@@ -25,8 +25,10 @@ use dues_store::{Store, mirror::MirrorScope};
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use sections::{ChainSection, FinalitySetting, GrantSetting, PlanSection, QuotaSetting, Root};
-pub(crate) use sections::{DatabaseSection, LogFormat, LogSection, MetricsSection, ServerSection};
+use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
+pub(crate) use sections::{
+    DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection,
+};
 
 /// Every setting with its default: the commented file at the root of the repository.
 const DEFAULTS: &str = include_str!("../../../dues.toml");
@@ -50,7 +52,7 @@ pub(crate) struct Chain {
     /// The node. It may hold a provider's key.
     pub(crate) rpc_url: SecretString,
     /// When a payment on it gives access.
-    grant: GrantSetting,
+    pub(crate) grant: GrantSetting,
     /// The token that stands for the catalogue's currency.
     pub(crate) token: Address,
     /// What the indexer is to do.

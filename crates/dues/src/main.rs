@@ -35,6 +35,8 @@ enum Command {
     Index,
     /// Bring the database's schema up to date.
     Migrate,
+    Audit(commands::audit::Args),
+    Reindex(commands::reindex::Args),
     /// Make API keys.
     #[command(subcommand)]
     Key(commands::key::Command),
@@ -56,32 +58,36 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The whole chain of causes, once: this is the edge.
-            eprintln!("dues: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let failure = match cli.command {
+        // Its 1 is a finding.
+        Command::Audit(_) => commands::audit::UNCHECKED.into(),
+        _ => ExitCode::FAILURE,
+    };
+    run(cli).unwrap_or_else(|error| {
+        // The whole chain of causes, once: this is the edge.
+        eprintln!("dues: {error:#}");
+        failure
+    })
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if matches!(cli.command, Command::Openapi) {
         print!("{}", dues_api::openapi::document()?);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(cli.config.as_deref())?;
-    let quiet = matches!(cli.command, Command::Dev(_));
+    let quiet = matches!(cli.command, Command::Dev(_) | Command::Audit(_) | Command::Reindex(_));
     logging::start(&config.log, quiet)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match cli.command {
+            Command::Audit(args) => return commands::audit::run(args, config).await,
             Command::Dev(args) => commands::dev::run(args, config).await,
             Command::Run => commands::serve::run(config, commands::serve::Parts::ALL).await,
             Command::Api => commands::serve::run(config, commands::serve::Parts::API).await,
             Command::Index => commands::serve::run(config, commands::serve::Parts::INDEXER).await,
             Command::Migrate => commands::migrate::run(config).await,
+            Command::Reindex(args) => commands::reindex::run(args, config).await,
             Command::Key(command) => commands::key::run(command, config).await,
             Command::Plans(command) => commands::plans::run(command, config).await,
             Command::Config(ConfigCommand::Check) => {
@@ -90,5 +96,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::Openapi => Ok(()),
         }
+        .map(|()| ExitCode::SUCCESS)
     })
 }

@@ -26,7 +26,7 @@ pub use anvil::{Anvil, AnvilError, AnvilOptions};
 pub use lock::{DirLock, LockError};
 pub use placement::PlacementError;
 pub use port::free_port;
-pub use postgres::{Durability, Postgres, PostgresError, PostgresOptions};
+pub use postgres::{Durability, Postgres, PostgresError, PostgresOptions, RunningPostgres};
 pub use process::{Process, ProcessError, ProcessOptions, Signal};
 pub use rpc::RpcError;
 pub use spawner::spawn_bound;

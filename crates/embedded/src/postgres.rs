@@ -1,5 +1,6 @@
 //! An embedded PostgreSQL server.
 
+mod beside;
 mod cluster;
 mod error;
 mod orphan;
@@ -19,6 +20,7 @@ use sqlx::{
 };
 use tokio::time::{sleep, timeout};
 
+pub use beside::RunningPostgres;
 pub use error::PostgresError;
 
 use crate::{
@@ -135,9 +137,7 @@ impl Postgres {
 
     /// The connection URL of a database of this server.
     pub fn url(&self, database: &str) -> SecretString {
-        let Self { port, password, .. } = self;
-        let password = password.expose_secret();
-        format!("postgres://{USER}:{password}@127.0.0.1:{port}/{database}?sslmode=disable").into()
+        url(self.password.expose_secret(), self.port, database)
     }
 
     /// Makes a database unless it is there, and gives its connection URL.
@@ -174,6 +174,10 @@ impl Postgres {
     pub async fn stop(self) -> Result<ExitStatus, PostgresError> {
         Ok(self.process.stop().await?)
     }
+}
+
+fn url(password: &str, port: u16, database: &str) -> SecretString {
+    format!("postgres://{USER}:{password}@127.0.0.1:{port}/{database}?sslmode=disable").into()
 }
 
 async fn place(options: &PostgresOptions) -> Result<Placement, PostgresError> {

@@ -30,12 +30,15 @@ pub enum IndexerError {
     Fold(#[from] FoldError),
     /// The chain was reorganised below what it had promised to be final.
     #[error(
-        "the chain was reorganised below block {final_number}, which had been final; nothing was changed. Check that \
-         the node is right and of the right chain: with one that is, indexing goes on where it left off"
+        "the chain was reorganised below block {final_number}, which had been final; nothing was changed, and nothing is \
+         indexed. Check that the node is right: with one that is, indexing goes on by itself. If the chain did change, run \
+         `{repair}`: indexing goes on by itself after it"
     )]
     ReorganisedBelowFinality {
         /// The block that had been final.
         final_number: u64,
+        /// The command that repairs the ledger.
+        repair: String,
     },
 }
 

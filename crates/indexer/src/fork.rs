@@ -13,6 +13,7 @@ pub(crate) async fn find(
     mirror: &mut Mirror,
     from: Checkpoint,
     head: &BlockHeader,
+    repair: &str,
 ) -> Result<Option<BlockRef>, IndexerError> {
     if head.parent_hash == from.block.hash || head.block == from.block {
         return Ok(Some(from.block));
@@ -32,7 +33,7 @@ pub(crate) async fn find(
             return Ok(Some(block));
         }
     }
-    Err(IndexerError::ReorganisedBelowFinality { final_number: from.final_number })
+    Err(IndexerError::ReorganisedBelowFinality { final_number: from.final_number, repair: repair.to_owned() })
 }
 
 async fn canonical(rpc: &RpcSource, block: BlockRef) -> Result<bool, SourceError> {

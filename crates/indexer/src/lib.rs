@@ -8,13 +8,17 @@
 //! * [`Indexer`]: the loop, the lead, retries, health.
 //! * `fork`: where the chain that was read and the chain that is there part.
 //! * `projection`: from events to subscriptions and transactions.
+//! * [`audit`]: whether the ledger is what the chain says; [`reindex`]: making it so.
 
+pub mod audit;
 mod change;
 mod error;
 mod fork;
 mod health;
 mod projection;
 mod refold;
+mod reindex;
+mod scan;
 mod telemetry;
 
 use std::{collections::HashMap, time::Duration};
@@ -36,6 +40,7 @@ pub use change::{LedgerChange, LedgerChangeKind};
 pub use error::IndexerError;
 pub use health::{IndexerHealth, Role};
 pub use refold::grants;
+pub use reindex::{Reading, ReindexError, reindex};
 pub use telemetry::describe_metrics;
 
 use crate::{error::chain, telemetry::Telemetry};
@@ -50,6 +55,10 @@ const MAX_SPAN: u64 = 2_000;
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// After how long without a look at the head the indexer counts as not ready.
 const STALE_AFTER: Duration = Duration::from_secs(30);
+/// How often an indexer that was stopped by its chain looks whether the ledger was repaired.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
+/// After how long it looks at the chain again, which may be the right one by then, and says what happened once more.
+const REPAIR_RETRY: Duration = Duration::from_secs(60);
 /// How often a long backfill says where it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -79,6 +88,16 @@ pub struct IndexerConfig {
     pub assets: HashMap<Address, Asset>,
 }
 
+impl IndexerConfig {
+    /// What a token is. One that the configuration does not know is named in full (CAIP-19) and counted in base units.
+    pub(crate) fn asset(&self, token: Address) -> Asset {
+        self.assets.get(&token).cloned().unwrap_or_else(|| Asset {
+            code: format!("eip155:{}/erc20:{token}", self.source.chain_id),
+            exponent: 0,
+        })
+    }
+}
+
 /// Told of every change after it was committed.
 type Observer = Box<dyn Fn(LedgerChange) + Send + Sync>;
 
@@ -88,6 +107,7 @@ pub struct Indexer {
     rpc: RpcSource,
     config: IndexerConfig,
     observer: Observer,
+    repair: String,
     health: watch::Sender<IndexerHealth>,
     telemetry: Telemetry,
     span: u64,
@@ -116,7 +136,16 @@ impl Indexer {
     #[must_use]
     pub fn new(store: Store, rpc: RpcSource, config: IndexerConfig) -> Self {
         let (health, telemetry) = (watch::Sender::default(), Telemetry::new(config.source));
-        Self { store, rpc, config, observer: Box::new(|_| {}), health, telemetry, span: MAX_SPAN }
+        let repair = "dues reindex".to_owned();
+        let observer = Box::new(|_| {});
+        Self { store, rpc, config, observer, repair, health, telemetry, span: MAX_SPAN }
+    }
+
+    /// Names the command that repairs the ledger where the chain breaks its promise of finality.
+    #[must_use]
+    pub fn repaired_by(mut self, command: impl Into<String>) -> Self {
+        self.repair = command.into();
+        self
     }
 
     /// Tells `observer` of every change after it was committed.
@@ -147,9 +176,11 @@ impl Indexer {
     /// Runs until `shutdown`. What may pass (a node that is down, a lost connection) is waited for; another
     /// process in the lead is waited for, too.
     ///
+    /// After a reorganisation below finality it writes nothing more, says so, and goes on by itself once the ledger was
+    /// repaired, or once the node is on the right chain again.
+    ///
     /// # Errors
-    /// What does not pass by itself: the wrong chain, an impossible event, a reorganisation below finality. The
-    /// ledger is as the last step left it.
+    /// What does not pass by itself: the wrong chain, an impossible event. The ledger is as the last step left it.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), IndexerError> {
         let mut backoff = self.config.poll_interval;
         loop {
@@ -163,6 +194,13 @@ impl Indexer {
                 health.role = Role::Starting;
                 health.problem = Some(error.to_string());
             });
+            if matches!(error, IndexerError::ReorganisedBelowFinality { .. }) {
+                tracing::error!(error = %chain(&error), "indexing stopped");
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = self.repaired() => continue,
+                }
+            }
             if !error.is_transient() {
                 return Err(error);
             }
@@ -172,6 +210,21 @@ impl Indexer {
                 () = tokio::time::sleep(backoff) => {}
             }
             backoff = backoff.saturating_mul(2).min(MAX_BACKOFF.max(self.config.poll_interval));
+        }
+    }
+
+    /// Waits until the checkpoint was moved, or for some time.
+    async fn repaired(&self) {
+        let begun = Instant::now();
+        let mut stuck_at = None;
+        while begun.elapsed() < REPAIR_RETRY {
+            // A database that does not answer has not been repaired yet.
+            if let Ok(checkpoint) = self.store.checkpoint(self.config.source).await
+                && *stuck_at.get_or_insert(checkpoint) != checkpoint
+            {
+                return;
+            }
+            tokio::time::sleep(REPAIR_INTERVAL).await;
         }
     }
 
@@ -221,9 +274,9 @@ impl Indexer {
             .header(BlockTag::Latest)
             .await?
             .ok_or(SourceError::Inconsistent("the node has no head"))?;
-        let final_number = self.final_number(&head).await?;
+        let final_number = final_number(&self.rpc, self.config.finality, &head).await?;
         let fork = match *checkpoint {
-            Some(from) => match fork::find(&self.rpc, mirror, from, &head).await? {
+            Some(from) => match fork::find(&self.rpc, mirror, from, &head, &self.repair).await? {
                 Some(fork) => Some(fork),
                 // The node is behind what is already in the ledger: that is no reorganisation.
                 None => {
@@ -289,16 +342,6 @@ impl Indexer {
         Ok(if to < head.block.number { Progress::Behind } else { Progress::AtHead })
     }
 
-    async fn final_number(&self, head: &BlockHeader) -> Result<u64, IndexerError> {
-        let tag = match self.config.finality {
-            FinalityPolicy::Depth(depth) => return Ok(head.block.number.saturating_sub(depth)),
-            FinalityPolicy::Safe => BlockTag::Safe,
-            FinalityPolicy::Finalized => BlockTag::Finalized,
-        };
-        // A young chain has no such block yet: then nothing is final.
-        Ok(self.rpc.header(tag).await?.map_or(0, |header| header.block.number))
-    }
-
     fn report(&self, checkpoint: Option<Checkpoint>, head: &BlockHeader, problem: Option<&str>) {
         self.telemetry.leads(true);
         if let Some(Checkpoint { block, final_number }) = checkpoint {
@@ -321,4 +364,19 @@ impl Indexer {
 
 fn counted(items: usize) -> u64 {
     u64::try_from(items).unwrap_or(u64::MAX)
+}
+
+/// The highest block that cannot change any more, where `head` is the highest.
+async fn final_number(
+    rpc: &RpcSource,
+    finality: FinalityPolicy,
+    head: &BlockHeader,
+) -> Result<u64, SourceError> {
+    let tag = match finality {
+        FinalityPolicy::Depth(depth) => return Ok(head.block.number.saturating_sub(depth)),
+        FinalityPolicy::Safe => BlockTag::Safe,
+        FinalityPolicy::Finalized => BlockTag::Finalized,
+    };
+    // A young chain has no such block yet: then nothing is final.
+    Ok(rpc.header(tag).await?.map_or(0, |header| header.block.number))
 }

@@ -16,7 +16,7 @@ use dues_domain::{
         SubscriptionEvent, SubscriptionEventKind,
     },
     fold::{ChainSubscription, FoldError, Movement, MovementKind},
-    money::{Asset, Money},
+    money::Money,
 };
 use dues_store::mirror::{
     MirroredSubscription, Recorded, Step, StoredEvent, TouchedPlan, TouchedSubscription,
@@ -166,7 +166,8 @@ impl Projection<'_, '_> {
                 self.step.begin_subscription(state, ordinal).await?
             }
         };
-        let money = movement.map(|moved| Money { amount: moved.amount, asset: self.asset(plan.token) });
+        let money =
+            movement.map(|moved| Money { amount: moved.amount, asset: self.config.asset(plan.token) });
         if let Some((movement, money)) = movement.as_ref().zip(money.as_ref()) {
             let ordinal = self.ordinal(event.id, movement, at);
             let subscription = &subscription;
@@ -197,14 +198,6 @@ impl Projection<'_, '_> {
             Entry::Occupied(known) => Ok(Some(known.get().clone())),
             Entry::Vacant(_) => Ok(self.step.subscription(id).await?),
         }
-    }
-
-    fn asset(&self, token: Address) -> Asset {
-        // A token that the configuration does not know is named in full (CAIP-19) and counted in base units.
-        self.config.assets.get(&token).cloned().unwrap_or_else(|| Asset {
-            code: format!("eip155:{}/erc20:{token}", self.config.source.chain_id),
-            exponent: 0,
-        })
     }
 
     async fn finish(self) -> Result<Vec<LedgerChange>, IndexerError> {

@@ -33,6 +33,9 @@ pub enum StoreError {
          stay out; give the former settings, or another database"
     )]
     OtherScope,
+    /// Nothing of the contract is in the ledger.
+    #[error("nothing of this contract is in the ledger yet: the indexer has to run first")]
+    NotMirrored,
     /// The checkpoint is not where this writer left it: another writer was here.
     #[error("the checkpoint was moved by another indexer")]
     CheckpointMoved,

@@ -1,5 +1,7 @@
 //! Money movements, for reading.
 
+use std::str::FromStr;
+
 use alloy_primitives::{Address, B256};
 use chrono::{DateTime, Utc};
 use dues_domain::{
@@ -12,7 +14,7 @@ use dues_domain::{
 use crate::{Store, StoreError, convert};
 
 /// Where a money movement stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TransactionStatus {
     /// In a block that may still be reorganised away.
     Pending,
@@ -23,7 +25,7 @@ pub enum TransactionStatus {
 }
 
 /// What money moved for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TransactionKind {
     /// From the payer, for periods.
     Charge,
@@ -31,6 +33,32 @@ pub enum TransactionKind {
     Usage,
     /// Back to the payer.
     Refund,
+}
+
+impl FromStr for TransactionStatus {
+    type Err = StoreError;
+
+    fn from_str(name: &str) -> Result<Self, StoreError> {
+        match name {
+            "pending" => Ok(Self::Pending),
+            "completed" => Ok(Self::Completed),
+            "failed" => Ok(Self::Failed),
+            _ => Err(StoreError::Inconsistent("a transaction's status is unknown")),
+        }
+    }
+}
+
+impl FromStr for TransactionKind {
+    type Err = StoreError;
+
+    fn from_str(name: &str) -> Result<Self, StoreError> {
+        match name {
+            "charge" => Ok(Self::Charge),
+            "usage" => Ok(Self::Usage),
+            "refund" => Ok(Self::Refund),
+            _ => Err(StoreError::Inconsistent("a transaction's kind is unknown")),
+        }
+    }
 }
 
 /// One money movement.
@@ -106,23 +134,11 @@ impl Store {
         .await?
         .into_iter()
         .map(|row| {
-            let status = match row.status.as_str() {
-                "pending" => TransactionStatus::Pending,
-                "completed" => TransactionStatus::Completed,
-                "failed" => TransactionStatus::Failed,
-                _ => return Err(StoreError::Inconsistent("a transaction's status is unknown")),
-            };
-            let kind = match row.kind.as_str() {
-                "charge" => TransactionKind::Charge,
-                "usage" => TransactionKind::Usage,
-                "refund" => TransactionKind::Refund,
-                _ => return Err(StoreError::Inconsistent("a transaction's kind is unknown")),
-            };
             Ok(Transaction {
                 id: TransactionId::from_uuid(row.id),
                 subscription: SubscriptionId::from_uuid(row.subscription_id),
-                kind,
-                status,
+                kind: row.kind.parse()?,
+                status: row.status.parse()?,
                 failure_reason: row.failure_reason,
                 money: Money {
                     amount: convert::base_units(&row.amount)?,

@@ -1,15 +1,22 @@
 //! One file per command.
 
+pub(crate) mod audit;
 pub(crate) mod dev;
 pub(crate) mod key;
 pub(crate) mod migrate;
 pub(crate) mod plans;
+pub(crate) mod reindex;
 pub(crate) mod serve;
+mod target;
 
-use dues_embedded::{Durability, Postgres, PostgresOptions, tools};
+use dues_embedded::{Durability, Postgres, PostgresOptions, RunningPostgres, tools};
 use dues_store::Store;
+use secrecy::SecretString;
 
 use crate::config::DatabaseSection;
+
+/// The database in a PostgreSQL of our own.
+const DATABASE: &str = "dues";
 
 /// The ledger, and the PostgreSQL of our own underneath where no server was named.
 struct Ledger {
@@ -21,20 +28,27 @@ impl Ledger {
     async fn open(section: &DatabaseSection) -> anyhow::Result<Self> {
         let (postgres, url) = match &section.url {
             Some(url) => (None, url.clone()),
-            None => {
-                let data = &section.data_dir;
-                let options = PostgresOptions {
-                    durability: Durability::Durable,
-                    log_dir: data.join("logs"),
-                    ..PostgresOptions::new(tools::postgres()?, data.join("postgres"))
-                };
-                let postgres = Postgres::start(options).await?;
-                let url = postgres.create_database("dues").await?;
-                (Some(postgres), url)
-            }
+            None => start_own(section).await?,
         };
-        let store = Store::connect(&url, section.max_connections).await?;
-        Ok(Self { store, postgres })
+        Self::connect(&url, section, postgres).await
+    }
+
+    /// The same beside a process that may run our own PostgreSQL already.
+    async fn open_beside(section: &DatabaseSection) -> anyhow::Result<Self> {
+        if section.url.is_none()
+            && let Some(running) = RunningPostgres::find(&own_options(section)?).await?
+        {
+            return Self::connect(&running.url(DATABASE), section, None).await;
+        }
+        Self::open(section).await
+    }
+
+    async fn connect(
+        url: &SecretString,
+        section: &DatabaseSection,
+        postgres: Option<Postgres>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self { store: Store::connect(url, section.max_connections).await?, postgres })
     }
 
     async fn close(self) -> anyhow::Result<()> {
@@ -44,4 +58,19 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+fn own_options(section: &DatabaseSection) -> anyhow::Result<PostgresOptions> {
+    let data = &section.data_dir;
+    Ok(PostgresOptions {
+        durability: Durability::Durable,
+        log_dir: data.join("logs"),
+        ..PostgresOptions::new(tools::postgres()?, data.join("postgres"))
+    })
+}
+
+async fn start_own(section: &DatabaseSection) -> anyhow::Result<(Option<Postgres>, SecretString)> {
+    let postgres = Postgres::start(own_options(section)?).await?;
+    let url = postgres.create_database(DATABASE).await?;
+    Ok((Some(postgres), url))
 }

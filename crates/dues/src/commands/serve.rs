@@ -68,7 +68,8 @@ async fn serve(
         for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
             let rpc = RpcSource::new(chain.rpc_url()?, chain.indexer.source)?;
-            let indexer = Indexer::new(store.clone(), rpc, chain.indexer.clone());
+            let indexer = Indexer::new(store.clone(), rpc, chain.indexer.clone())
+                .repaired_by(format!("dues reindex --chain {name}"));
             probes.push(Probe { name: format!("indexer of {name}"), check: Box::new(indexer.readiness()) });
             tasks.spawn(index(name, chain, config.asset.exponent, indexer, parts, shutdown.clone()));
         }

@@ -7,9 +7,12 @@
     reason = "what was not expected fails the test"
 )]
 
+mod audit;
 mod commands;
 mod crash;
 mod devnet_process;
+mod reindex;
+mod repair;
 mod run_process;
 
 use std::{

@@ -5,7 +5,9 @@
 //! checkpoint moves only from where this writer saw it (compare and swap), so that even a second writer that
 //! got past the lock could not write anything twice.
 
+mod audit;
 mod movements;
+mod repair;
 mod step;
 mod subscriptions;
 mod unwind;
@@ -14,7 +16,9 @@ use alloy_primitives::{Address, B256};
 use dues_domain::chain::{BlockRef, ChainSource, EventPosition};
 use sqlx::{Connection, PgConnection};
 
+pub use audit::{AuditedMovement, AuditedPlan, AuditedSubscription, Scope, Snapshot};
 pub use movements::Recorded;
+pub use repair::{Beginning, NOT_ON_CHAIN, Rebuild, Rebuilt, Repairer, TableChanges};
 pub use step::Step;
 pub use subscriptions::MirroredSubscription;
 pub(crate) use unwind::EventRow;
@@ -148,10 +152,14 @@ impl Mirror {
 
     /// Begins a step. What it does is undone unless it is committed.
     ///
+    /// It waits for a rebuild of the ledger that is under way, and lets none begin before its own end.
+    ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn begin(&mut self) -> Result<Step<'_>, StoreError> {
-        Ok(Step { tx: self.connection.begin().await?, source: self.source.clone(), scope: self.scope })
+        let mut tx = self.connection.begin().await?;
+        lock_checkpoint(&mut tx, &self.source).await?;
+        Ok(Step { tx, source: self.source.clone(), scope: self.scope })
     }
 
     /// Gives the lead back.
@@ -161,6 +169,18 @@ impl Mirror {
     pub async fn release(self) -> Result<(), StoreError> {
         Ok(self.connection.close().await?)
     }
+}
+
+/// Whoever writes to the mirror holds its checkpoint's row from its beginning to its end.
+async fn lock_checkpoint(connection: &mut PgConnection, source: &Source) -> Result<(), StoreError> {
+    sqlx::query!(
+        "SELECT block_number FROM ledger.chain_checkpoints WHERE chain_id = $1 AND contract = $2 FOR UPDATE",
+        source.chain_id,
+        source.contract,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
 }
 
 async fn checkpoint(

@@ -1,0 +1,97 @@
+//! What `dues audit` and `dues reindex` are about.
+
+use std::{collections::HashMap, io::IsTerminal as _, path::PathBuf, time::Duration};
+
+use alloy_primitives::Address;
+use anyhow::Context as _;
+use clap::Args;
+use dues_chain::source::RpcSource;
+use dues_domain::chain::ChainSource;
+use dues_indexer::{FinalityPolicy, IndexerConfig};
+use dues_store::mirror::MirrorScope;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::Ledger;
+use crate::config::{Chain, Config, DatabaseSection, GrantSetting};
+
+/// Which of the chains.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The chain, by its name in the configuration; all of them by default.
+    #[arg(long, value_name = "NAME", conflicts_with = "devnet")]
+    chain: Option<String>,
+    /// The devnet that runs in this directory (`dues dev --data-dir`), instead of a chain of the configuration.
+    #[arg(long, value_name = "DIR")]
+    devnet: Option<PathBuf>,
+}
+
+/// What of a running devnet's `devnet.json` is needed.
+#[derive(Deserialize)]
+struct Manifest {
+    rpc_url: SecretString,
+    chain_id: u64,
+    contract: Address,
+    token: Address,
+    merchant: Address,
+    finality_depth: u64,
+    database_url: SecretString,
+}
+
+impl Target {
+    /// The chains that are meant, and the ledger that mirrors them.
+    pub(super) async fn open(self, mut config: Config) -> anyhow::Result<(Ledger, Vec<(String, Chain)>)> {
+        if let Some(dir) = &self.devnet {
+            let file = dir.join("devnet.json");
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("cannot read {}: is the devnet running?", file.display()))?;
+            let manifest: Manifest = serde_json::from_str(&text)
+                .with_context(|| format!("{} is not of this release", file.display()))?;
+            let section = DatabaseSection { url: Some(manifest.database_url.clone()), ..config.database };
+            let ledger = Ledger::open_beside(&section).await?;
+            let chain = Chain {
+                indexer: IndexerConfig {
+                    source: ChainSource { chain_id: manifest.chain_id, contract: manifest.contract },
+                    // As the devnet begins.
+                    scope: MirrorScope { merchant: manifest.merchant, start_block: 1 },
+                    finality: FinalityPolicy::Depth(manifest.finality_depth),
+                    poll_interval: Duration::from_secs(1),
+                    assets: HashMap::from([(manifest.token, config.asset)]),
+                },
+                rpc_url: manifest.rpc_url,
+                grant: GrantSetting::Latest,
+                token: manifest.token,
+            };
+            return Ok((ledger, vec![("devnet".to_owned(), chain)]));
+        }
+        let chains = match &self.chain {
+            Some(name) => {
+                let (name, chain) =
+                    config.chains.remove_entry(name).with_context(|| format!("there is no chain {name}"))?;
+                vec![(name, chain)]
+            }
+            None => config.chains.into_iter().collect(),
+        };
+        anyhow::ensure!(!chains.is_empty(), "there is no chain: see [chains] in dues.toml, or --devnet");
+        let ledger = Ledger::open_beside(&config.database).await?;
+        ledger.store.check().await?;
+        Ok((ledger, chains))
+    }
+}
+
+/// The node of a chain.
+pub(super) fn node(chain: &Chain) -> anyhow::Result<RpcSource> {
+    Ok(RpcSource::new(chain.rpc_url()?, chain.indexer.source)?)
+}
+
+/// A bar with the time left, on a terminal; nothing otherwise.
+pub(super) fn bar() -> anyhow::Result<ProgressBar> {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos} of {human_len}, {eta} left")?;
+    Ok(ProgressBar::with_draw_target(None, target).with_style(style))
+}
