@@ -8,7 +8,7 @@ use dues_domain::{
     ids::AccountId,
 };
 use dues_store::{
-    StoreError,
+    Grants, StoreError,
     mirror::{Checkpoint, MirrorScope, StoredEvent},
 };
 use dues_tests::{Database, Ledger, SOON, eventually};
@@ -442,7 +442,7 @@ async fn a_renewal_into_another_plan_is_tried_within_the_shorter_grace_of_the_tw
     for (scheduled, grace) in [("2", 3600), ("3", 1800), ("NULL", 3600)] {
         let schedule = format!("UPDATE ledger.subscriptions SET scheduled_plan_id = {scheduled}");
         sqlx::raw_sql(AssertSqlSafe(schedule)).execute(ledger.pool()).await.unwrap();
-        let facts = store.subscription_facts(ada).await.unwrap().remove(0);
+        let facts = store.subscription_facts(ada, &Grants::at_once()).await.unwrap().remove(0);
         let rest = facts.term.grace_until - facts.term.paid_through;
         assert_eq!(rest.num_seconds(), grace, "{scheduled}");
         assert_eq!(facts.tier, Some(Tier::Basic), "of the plan that it is on");
