@@ -12,7 +12,7 @@ use std::{
 use ::config::{Environment, File, FileFormat};
 use alloy_primitives::Address;
 use anyhow::{Context as _, bail};
-use dues_chain::deploy::contract_address;
+use dues_chain::{deploy::contract_address, source::Endpoints};
 use dues_domain::{
     calendar::{Interval, IntervalUnit},
     catalogue::{Catalogue, PlanOffer, Quota, Tier, TierTerms},
@@ -22,8 +22,7 @@ use dues_domain::{
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_store::{Store, mirror::MirrorScope};
-use secrecy::{ExposeSecret as _, SecretString};
-use url::Url;
+use secrecy::ExposeSecret as _;
 
 use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
 pub(crate) use sections::{
@@ -49,22 +48,14 @@ pub(crate) struct Config {
 /// A chain to be mirrored.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    /// The node. It may hold a provider's key.
-    pub(crate) rpc_url: SecretString,
+    /// The nodes. Their URLs may hold providers' keys; they do not print.
+    pub(crate) endpoints: Endpoints,
     /// When a payment on it gives access.
     pub(crate) grant: GrantSetting,
     /// The token that stands for the catalogue's currency.
     pub(crate) token: Address,
     /// What the indexer is to do.
     pub(crate) indexer: IndexerConfig,
-}
-
-impl Chain {
-    /// The node's URL.
-    pub(crate) fn rpc_url(&self) -> anyhow::Result<Url> {
-        // Checked when the configuration was read.
-        self.rpc_url.expose_secret().parse().context("an RPC URL is not valid")
-    }
 }
 
 /// Everything that is wrong with a configuration.
@@ -259,21 +250,15 @@ fn parse_interval(text: &str) -> Result<Interval, &'static str> {
 }
 
 fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) -> Option<Chain> {
-    let rpc_url = section.rpc_url.or_else(|| {
+    let urls = section.rpc_url.or_else(|| {
         faults.add(format_args!(
             "chains.{name}.rpc_url: is missing; give DUES__CHAINS__{}__RPC_URL",
             name.to_uppercase()
         ));
         None
     });
-    let rpc_url = rpc_url.filter(|url| {
-        let http =
-            url.expose_secret().parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-        if !http {
-            faults.add(format_args!("chains.{name}.rpc_url: is no http or https URL"));
-        }
-        http
-    });
+    let at = format!("chains.{name}.rpc_url");
+    let endpoints = urls.and_then(|urls| faults.take(&at, urls.expose_secret().parse::<Endpoints>()));
     let finality = match section.finality {
         FinalitySetting::Depth(depth) => Some(FinalityPolicy::Depth(depth)),
         FinalitySetting::Named(word) => match word.as_str() {
@@ -296,7 +281,7 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
         contract: section.contract.unwrap_or_else(contract_address),
     };
     Some(Chain {
-        rpc_url: rpc_url?,
+        endpoints: endpoints?,
         grant: section.grant,
         token: section.token,
         indexer: IndexerConfig {
@@ -385,6 +370,22 @@ mod tests {
         )
         .unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_chain_may_have_several_nodes_and_a_fault_is_named_by_its_place() {
+        let urls = |text: &str| parse(CHAIN, &[("DUES__CHAINS__BASE__RPC_URL", text)]);
+        let config =
+            urls("https://a.example/v2/hunter2, http://b.example:8545 wss://a.example/v2/hunter2").unwrap();
+        let printed = format!("{:?}", config.chains["base"].endpoints);
+        assert_eq!(printed, r#"Endpoints { http: ["a.example", "b.example:8545"], ws: ["a.example"] }"#);
+        for (text, fault) in [
+            ("https://a.example hunter2", "chains.base.rpc_url: number 2 is no URL"),
+            ("wss://a.example/hunter2", "chains.base.rpc_url: there is no http or https URL"),
+        ] {
+            let error = format!("{:#}", urls(text).unwrap_err());
+            assert!(error.contains(fault) && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

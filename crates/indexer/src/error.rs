@@ -61,6 +61,11 @@ impl IndexerError {
             Self::Decode { .. } | Self::Fold(_) | Self::ReorganisedBelowFinality { .. } => false,
         }
     }
+
+    /// Whether it is what a node said that cannot be: another node may say something else.
+    pub(crate) fn is_of_the_answers(&self) -> bool {
+        matches!(self, Self::Decode { .. } | Self::Fold(_) | Self::ReorganisedBelowFinality { .. })
+    }
 }
 
 /// An error and its causes in one line: for logs, at the edge.

@@ -24,7 +24,7 @@ mod telemetry;
 use std::{collections::HashMap, time::Duration};
 
 use alloy_primitives::Address;
-use dues_chain::source::{BlockTag, RpcSource, SourceError};
+use dues_chain::source::{BlockTag, RpcSource, SourceError, WakeUps};
 use dues_domain::{
     chain::{BlockHeader, ChainSource},
     money::Asset,
@@ -49,8 +49,6 @@ use crate::{error::chain, telemetry::Telemetry};
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// The most blocks of one request, where nothing objects.
-const MAX_SPAN: u64 = 2_000;
 /// The longest that a step may take: a connection that is dead without anybody saying so ends with it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// After how long without a look at the head the indexer counts as not ready.
@@ -110,15 +108,11 @@ pub struct Indexer {
     repair: String,
     health: watch::Sender<IndexerHealth>,
     telemetry: Telemetry,
-    span: u64,
 }
 
 impl std::fmt::Debug for Indexer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Indexer")
-            .field("config", &self.config)
-            .field("span", &self.span)
-            .finish_non_exhaustive()
+        f.debug_struct("Indexer").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -138,7 +132,7 @@ impl Indexer {
         let (health, telemetry) = (watch::Sender::default(), Telemetry::new(config.source));
         let repair = "dues reindex".to_owned();
         let observer = Box::new(|_| {});
-        Self { store, rpc, config, observer, repair, health, telemetry, span: MAX_SPAN }
+        Self { store, rpc, config, observer, repair, health, telemetry }
     }
 
     /// Names the command that repairs the ledger where the chain breaks its promise of finality.
@@ -183,10 +177,11 @@ impl Indexer {
     /// What does not pass by itself: the wrong chain, an impossible event. The ledger is as the last step left it.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), IndexerError> {
         let mut backoff = self.config.poll_interval;
+        let heads = self.rpc.wake_ups();
         loop {
             let outcome = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                outcome = self.lead(&mut backoff) => outcome,
+                outcome = self.lead(&mut backoff, &heads) => outcome,
             };
             let Err(error) = outcome;
             self.telemetry.interrupted();
@@ -194,14 +189,17 @@ impl Indexer {
                 health.role = Role::Starting;
                 health.problem = Some(error.to_string());
             });
-            if matches!(error, IndexerError::ReorganisedBelowFinality { .. }) {
+            // What one node says and cannot be may be that node's fault: it is believed where no other one is left
+            // that has not said so, too.
+            let doubtful = error.is_of_the_answers() && self.rpc.distrust();
+            if !doubtful && matches!(error, IndexerError::ReorganisedBelowFinality { .. }) {
                 tracing::error!(error = %chain(&error), "indexing stopped");
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = self.repaired() => continue,
                 }
             }
-            if !error.is_transient() {
+            if !error.is_transient() && !doubtful {
                 return Err(error);
             }
             tracing::warn!(error = %chain(&error), retry_in = ?backoff, "indexing was interrupted");
@@ -229,7 +227,11 @@ impl Indexer {
     }
 
     /// Takes the lead and keeps it until something fails.
-    async fn lead(&mut self, backoff: &mut Duration) -> Result<std::convert::Infallible, IndexerError> {
+    async fn lead(
+        &mut self,
+        backoff: &mut Duration,
+        heads: &WakeUps,
+    ) -> Result<std::convert::Infallible, IndexerError> {
         self.rpc.verify_chain().await?;
         let mut mirror = self.wait_for_lead().await?;
         let mut checkpoint = mirror.checkpoint().await?;
@@ -240,7 +242,10 @@ impl Indexer {
                 .map_err(|_| IndexerError::Stuck)??;
             *backoff = self.config.poll_interval;
             match progress {
-                Progress::AtHead => tokio::time::sleep(self.config.poll_interval).await,
+                Progress::AtHead => tokio::select! {
+                    () = heads.next() => {}
+                    () = tokio::time::sleep(self.config.poll_interval) => {}
+                },
                 Progress::Behind if said.elapsed() >= PROGRESS_INTERVAL => {
                     said = Instant::now();
                     let health = self.health.borrow().clone();
@@ -269,11 +274,7 @@ impl Indexer {
         mirror: &mut Mirror,
         checkpoint: &mut Option<Checkpoint>,
     ) -> Result<Progress, IndexerError> {
-        let head = self
-            .rpc
-            .header(BlockTag::Latest)
-            .await?
-            .ok_or(SourceError::Inconsistent("the node has no head"))?;
+        let head = self.rpc.head(checkpoint.map_or(0, |c| c.block.number)).await?;
         let final_number = final_number(&self.rpc, self.config.finality, &head).await?;
         let fork = match *checkpoint {
             Some(from) => match fork::find(&self.rpc, mirror, from, &head, &self.repair).await? {
@@ -309,16 +310,8 @@ impl Indexer {
         let unwind_to = fork.filter(|fork| checkpoint.is_some_and(|c| c.block != *fork));
         // What replaces reorganised blocks is read whole, so that nobody loses access in between.
         let replaced = checkpoint.filter(|_| unwind_to.is_some()).map_or(0, |c| c.block.number);
-        let to = from.saturating_add(self.span).saturating_sub(1).max(replaced).min(head.block.number);
-        let segment = match self.rpc.segment(from, to, fork.map(|f| f.hash)).await {
-            Ok(segment) => segment,
-            Err(error) => {
-                // Providers refuse large answers in many wordings; a smaller question never hurts.
-                self.span = (self.span / 2).max(1);
-                return Err(error.into());
-            }
-        };
-        self.span = self.span.saturating_mul(2).min(MAX_SPAN);
+        let to = from.saturating_add(self.rpc.span()).saturating_sub(1).max(replaced).min(head.block.number);
+        let segment = self.rpc.segment(from, to, fork.map(|f| f.hash)).await?;
 
         let next = Checkpoint { block: segment.last, final_number: final_number.min(to).max(last_final) };
         // From here on the connection may be left inside a transaction; after an error the caller drops it.

@@ -59,7 +59,7 @@ struct Sold {
 
 impl Sold {
     fn new(
-        tier: Option<String>,
+        tier: Option<&str>,
         grace_seconds: i64,
         scheduled_plan_id: Option<i64>,
         next: Option<(String, String)>,
@@ -73,7 +73,7 @@ impl Sold {
             Some(id) => Some(ScheduledPlan { onchain_id: convert::unsigned(id)?, sold_as }),
             None => None,
         };
-        Ok(Self { tier: tier.as_deref().map(parse_tier).transpose()?, grace_seconds, scheduled_plan })
+        Ok(Self { tier: tier.map(parse_tier).transpose()?, grace_seconds, scheduled_plan })
     }
 
     /// A renewal into a scheduled plan is tried within the shorter grace of the two, as in the contract.
@@ -134,7 +134,7 @@ impl Store {
                 continue;
             }
             let next = row.next_key.zip(row.next_tier);
-            let sold = Sold::new(row.tier, row.grace_seconds, row.scheduled_plan_id, next)?;
+            let sold = Sold::new(row.tier.as_deref(), row.grace_seconds, row.scheduled_plan_id, next)?;
             all.push(SubscriptionFacts {
                 id,
                 rail: Rail::Chain,
@@ -210,7 +210,8 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         let next = row.next_key.zip(row.next_tier);
-        let sold = Sold::new(row.tier, row.grace_seconds, state.scheduled_plan.map(i64::from), next)?;
+        let sold =
+            Sold::new(row.tier.as_deref(), row.grace_seconds, state.scheduled_plan.map(i64::from), next)?;
         Ok(Some(SubscriptionFacts {
             id,
             rail: Rail::Chain,

@@ -3,10 +3,12 @@
 //! Storage is read at one block, named by its hash: a node that no longer has that block says so instead of answering
 //! from another one.
 
+use std::sync::Arc;
+
 use alloy::{
     eips::BlockId,
-    primitives::{Address, B256, U256},
-    rpc::types::Log,
+    primitives::{Address, B256, Bytes, U256},
+    rpc::types::{Log, TransactionInput, TransactionReceipt, TransactionRequest},
     sol_types::{SolCall, SolEvent},
 };
 use chrono::{DateTime, Utc};
@@ -16,7 +18,7 @@ use dues_domain::{
     money::BaseUnits,
 };
 
-use super::{RpcSource, SourceError, rpc};
+use super::{Endpoint, Prefer, RpcSource, SourceError};
 use crate::contract::{Dues, interval_unit};
 
 alloy::sol! {
@@ -97,10 +99,8 @@ impl RpcSource {
     /// # Errors
     /// [`SourceError`] where the node does not answer for that block.
     pub async fn counts(&self, at: BlockRef) -> Result<(OnchainPlanId, OnchainSubscriptionId), SourceError> {
-        let dues = Dues::new(self.source.contract, &self.provider);
-        let plans = dues.planCount().block(BlockId::hash(at.hash)).call().await.map_err(view)?;
-        let subscriptions =
-            dues.subscriptionCount().block(BlockId::hash(at.hash)).call().await.map_err(view)?;
+        let plans = self.view(at, &Dues::planCountCall {}).await?;
+        let subscriptions = self.view(at, &Dues::subscriptionCountCall {}).await?;
         let subscriptions = subscriptions.try_into().map_err(|_| NOT_A_VIEW)?;
         Ok((plans, subscriptions))
     }
@@ -115,9 +115,8 @@ impl RpcSource {
         first: OnchainPlanId,
         last: OnchainPlanId,
     ) -> Result<Vec<ContractPlan>, SourceError> {
-        let dues = Dues::new(self.source.contract, &self.provider);
         let calls = (first..=last).map(|id| Dues::planCall { planId: id }.abi_encode().into()).collect();
-        let answers = dues.multicall(calls).block(BlockId::hash(at.hash)).call().await.map_err(view)?;
+        let answers = self.view(at, &Dues::multicallCall { calls }).await?;
         let plans = (first..=last)
             .zip(&answers)
             .map(|(id, answer)| {
@@ -154,14 +153,9 @@ impl RpcSource {
         first: OnchainSubscriptionId,
         last: OnchainSubscriptionId,
     ) -> Result<Vec<ContractSubscription>, SourceError> {
-        let dues = Dues::new(self.source.contract, &self.provider);
         let count = last.saturating_sub(first).saturating_add(1);
-        let records = dues
-            .subscriptions(U256::from(first), U256::from(count))
-            .block(BlockId::hash(at.hash))
-            .call()
-            .await
-            .map_err(view)?;
+        let page = Dues::subscriptionsCall { fromId: U256::from(first), count: U256::from(count) };
+        let records = self.view(at, &page).await?;
         if u64::try_from(records.len()) != Ok(count) {
             return Err(NOT_A_VIEW);
         }
@@ -196,9 +190,10 @@ impl RpcSource {
     /// # Errors
     /// [`SourceError::Rpc`] where the node does not answer.
     pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, SourceError> {
-        use alloy::providers::Provider as _;
-        let receipt =
-            self.provider.get_transaction_receipt(hash).await.map_err(rpc("eth_getTransactionReceipt"))?;
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            endpoint.call::<_, Option<TransactionReceipt>>("eth_getTransactionReceipt", (hash,)).await
+        };
+        let (_, receipt) = self.read(Prefer::Current, ask).await?;
         let Some(receipt) = receipt else { return Ok(None) };
         let (Some(number), Some(block_hash)) = (receipt.block_number, receipt.block_hash) else {
             return Ok(None);
@@ -210,10 +205,22 @@ impl RpcSource {
             transfers: logs.iter().filter_map(transfer).collect(),
             events: logs
                 .iter()
-                .filter(|log| log.address() == self.source.contract)
+                .filter(|log| log.address() == self.shared.source.contract)
                 .map(|log| log.topics().to_vec())
                 .collect(),
         }))
+    }
+
+    /// What a view of the contract answers at `at`.
+    async fn view<C: SolCall>(&self, at: BlockRef, call: &C) -> Result<C::Return, SourceError> {
+        let input = TransactionInput::new(call.abi_encode().into());
+        let to = Some(self.shared.source.contract.into());
+        let request = &TransactionRequest { to, input, ..Default::default() };
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            endpoint.call::<_, Bytes>("eth_call", (request, BlockId::hash(at.hash))).await
+        };
+        let (_, answer) = self.read(Prefer::Current, ask).await?;
+        C::abi_decode_returns(&answer).map_err(|_| NOT_A_VIEW)
     }
 }
 
@@ -229,10 +236,3 @@ fn transfer(log: &Log) -> Option<TokenTransfer> {
 }
 
 const NOT_A_VIEW: SourceError = SourceError::Inconsistent("a view's answer is not one of this contract");
-
-fn view(error: alloy::contract::Error) -> SourceError {
-    match error {
-        alloy::contract::Error::TransportError(error) => rpc("eth_call")(error),
-        _ => NOT_A_VIEW,
-    }
-}

@@ -2,19 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
 use dues_api::{AppState, clock::SystemClock, readiness::Probe};
-use dues_chain::source::{self, RpcSource, SourceError};
+use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_store::Store;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Ledger;
-use crate::{
-    config::{Chain, Config},
-    metrics, shutdown,
-};
+use crate::{config::Config, metrics, shutdown};
 
 /// How long to wait for a node that does not answer at boot.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -30,6 +28,14 @@ impl Parts {
     pub(crate) const ALL: Self = Self { api: true, indexer: true };
     pub(crate) const API: Self = Self { api: true, indexer: false };
     pub(crate) const INDEXER: Self = Self { api: false, indexer: true };
+}
+
+/// The token that stands for the catalogue's currency.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    address: Address,
+    /// The decimals that the prices have.
+    exponent: u8,
 }
 
 pub(crate) async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
@@ -67,11 +73,12 @@ async fn serve(
     if parts.indexer {
         for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
-            let rpc = RpcSource::new(chain.rpc_url()?, chain.indexer.source)?;
-            let indexer = Indexer::new(store.clone(), rpc, chain.indexer.clone())
+            let rpc = RpcSource::new(chain.endpoints.clone(), chain.indexer.source)?;
+            let indexer = Indexer::new(store.clone(), rpc.clone(), chain.indexer.clone())
                 .repaired_by(format!("dues reindex --chain {name}"));
             probes.push(Probe { name: format!("indexer of {name}"), check: Box::new(indexer.readiness()) });
-            tasks.spawn(index(name, chain, config.asset.exponent, indexer, parts, shutdown.clone()));
+            let token = Token { address: chain.token, exponent: config.asset.exponent };
+            tasks.spawn(index(name, rpc, token, indexer, parts, shutdown.clone()));
         }
     }
     if parts.api {
@@ -99,15 +106,15 @@ async fn serve(
 /// from what is in the ledger, and `/readyz` says what happened; without one, the process ends.
 async fn index(
     name: String,
-    chain: Chain,
-    exponent: u8,
+    rpc: RpcSource,
+    token: Token,
     indexer: Indexer,
     parts: Parts,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let indexed = async {
         tokio::select! {
-            checked = check_token(&chain, exponent) => checked?,
+            checked = check_token(&rpc, token) => checked?,
             () = shutdown.cancelled() => return Ok(()),
         }
         Ok(indexer.run(shutdown.clone()).await?)
@@ -124,17 +131,13 @@ async fn index(
 }
 
 /// A token whose decimals are not those of the prices would be charged a wrong amount by some power of ten.
-async fn check_token(chain: &Chain, exponent: u8) -> anyhow::Result<()> {
-    let url = chain.rpc_url()?;
-    let rpc = RpcSource::new(url.clone(), chain.indexer.source)?;
+async fn check_token(rpc: &RpcSource, token: Token) -> anyhow::Result<()> {
     let decimals = loop {
-        let asked = async {
-            rpc.verify_chain().await?;
-            source::token_decimals(url.clone(), chain.token).await
-        };
-        match asked.await {
+        match rpc.token_decimals(token.address).await {
             Ok(decimals) => break decimals,
-            Err(error @ SourceError::Rpc { .. }) => {
+            Err(
+                error @ (SourceError::Rpc { .. } | SourceError::Resting(_) | SourceError::Inconsistent(_)),
+            ) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the node does not answer");
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
@@ -142,8 +145,9 @@ async fn check_token(chain: &Chain, exponent: u8) -> anyhow::Result<()> {
         }
     };
     ensure!(
-        decimals == exponent,
-        "the token has {decimals} decimals, the catalogue's prices have {exponent}"
+        decimals == token.exponent,
+        "the token has {decimals} decimals, the catalogue's prices have {}",
+        token.exponent
     );
     Ok(())
 }

@@ -10,7 +10,7 @@ use dues_domain::chain::ChainSource;
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_store::mirror::MirrorScope;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::Ledger;
@@ -50,6 +50,7 @@ impl Target {
                 .with_context(|| format!("{} is not of this release", file.display()))?;
             let section = DatabaseSection { url: Some(manifest.database_url.clone()), ..config.database };
             let ledger = Ledger::open_beside(&section).await?;
+            let endpoints = manifest.rpc_url.expose_secret().parse().context("the devnet's rpc_url")?;
             let chain = Chain {
                 indexer: IndexerConfig {
                     source: ChainSource { chain_id: manifest.chain_id, contract: manifest.contract },
@@ -59,7 +60,7 @@ impl Target {
                     poll_interval: Duration::from_secs(1),
                     assets: HashMap::from([(manifest.token, config.asset)]),
                 },
-                rpc_url: manifest.rpc_url,
+                endpoints,
                 grant: GrantSetting::Latest,
                 token: manifest.token,
             };
@@ -82,7 +83,7 @@ impl Target {
 
 /// The node of a chain.
 pub(super) fn node(chain: &Chain) -> anyhow::Result<RpcSource> {
-    Ok(RpcSource::new(chain.rpc_url()?, chain.indexer.source)?)
+    Ok(RpcSource::new(chain.endpoints.clone(), chain.indexer.source)?)
 }
 
 /// A bar with the time left, on a terminal; nothing otherwise.

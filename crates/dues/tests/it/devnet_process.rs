@@ -29,6 +29,7 @@ fn assert_shape(manifest: &Value) {
         "contract",
         "token",
         "merchant",
+        "finality_depth",
         "api_url",
         "api_key",
         "database_url",
