@@ -184,6 +184,21 @@ impl Ledger {
         row.fetch_optional(&self.pool).await.unwrap().map(|row| hash(&row, "block_hash"))
     }
 
+    /// All that the chain has brought about, row by row, without what is this database's own (ids, and when it was
+    /// that a row was written). Two ledgers of the same chain are equal in this.
+    pub async fn mirror(&self) -> Vec<String> {
+        const OWN: &str =
+            "'{id,account_id,subscription_id,plan_id,created_at,updated_at,settled_at}'::text[]";
+        let mut rows = Vec::new();
+        for table in ["chain_events", "chain_checkpoints", "chain_blocks", "subscriptions", "transactions"] {
+            let query = AssertSqlSafe(format!(
+                "SELECT '{table} ' || (to_jsonb(t) - {OWN})::text AS row FROM ledger.{table} t ORDER BY row"
+            ));
+            rows.extend(sqlx::query_scalar::<_, String>(query).fetch_all(&self.pool).await.unwrap());
+        }
+        rows
+    }
+
     /// A digest of every table's rows, so that "nothing was written" means just that. Left out is only when an API
     /// key was last used.
     pub async fn digest(&self) -> BTreeMap<String, String> {

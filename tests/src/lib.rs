@@ -5,6 +5,7 @@
 //!   [`Stack`] goes on.
 //! * [`Chain`]: wallets, the contract's calls, and what only a test may do to a chain (reorganise it, say).
 //! * [`Api`]: the HTTP side, as the platform's server sees it.
+//! * [`FaultProxy`]: a node that fails, lags and lies, in front of one that does not.
 //! * [`Ledger`]: PostgreSQL, for looking at rows.
 //! * [`history`]: whatever can happen, at random.
 //! * [`eventually`]: waiting for a condition, with a deadline and without sleeping for luck.
@@ -18,6 +19,7 @@ mod catalogue;
 mod chain;
 mod changes;
 mod database;
+mod fault_proxy;
 pub mod history;
 mod intents;
 mod ledger;
@@ -29,6 +31,7 @@ pub use api::{Account, Answer, Api};
 pub use catalogue::catalogue;
 pub use chain::{Chain, Permit, SignedTx, Token, event};
 pub use database::Database;
+pub use fault_proxy::{Counters, Fault, FaultProxy, Faults};
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};
 pub use wait::{SOON, eventually};
