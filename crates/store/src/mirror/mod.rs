@@ -5,6 +5,9 @@
 //! checkpoint moves only from where this writer saw it (compare and swap), so that even a second writer that
 //! got past the lock could not write anything twice.
 
+mod accounts;
+mod copy;
+mod events;
 mod movements;
 mod step;
 mod subscriptions;
@@ -14,9 +17,10 @@ use alloy_primitives::{Address, B256};
 use dues_domain::chain::{BlockRef, ChainSource, EventPosition};
 use sqlx::{Connection, PgConnection};
 
-pub use movements::Recorded;
+pub use events::NewEvent;
+pub use movements::{NewMovement, Purpose};
 pub use step::Step;
-pub use subscriptions::MirroredSubscription;
+pub use subscriptions::{Begun, MirroredSubscription, Origin};
 pub use unwind::{TouchedPlan, TouchedSubscription, Unwound};
 
 use crate::{Store, StoreError, convert};
@@ -30,7 +34,7 @@ pub struct Checkpoint {
     pub final_number: u64,
 }
 
-/// A raw event to be kept, or one read back.
+/// A raw event, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     /// Where it stands.
@@ -145,12 +149,21 @@ impl Mirror {
         .collect()
     }
 
-    /// Begins a step. What it does is undone unless it is committed.
+    /// Begins a step. What it does is undone unless it is committed. Until it ends, nobody else can move the checkpoint:
+    /// a repair of the ledger and a step never interleave.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn begin(&mut self) -> Result<Step<'_>, StoreError> {
-        Ok(Step { tx: self.connection.begin().await?, source: self.source.clone(), scope: self.scope })
+        let mut tx = self.connection.begin().await?;
+        sqlx::query!(
+            "SELECT block_number FROM ledger.chain_checkpoints WHERE chain_id = $1 AND contract = $2 FOR UPDATE",
+            self.source.chain_id,
+            self.source.contract,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        Ok(Step { tx, source: self.source.clone(), scope: self.scope })
     }
 
     /// Gives the lead back.
