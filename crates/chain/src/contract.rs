@@ -233,7 +233,7 @@ mod tests {
 
     fn decode_event<E: SolEvent>(event: &E) -> Result<ContractEvent, DecodeError> {
         let data = event.encode_log_data();
-        decode(data.topics().to_vec(), data.data.to_vec())
+        decode(data.topics(), &data.data)
     }
 
     fn t(seconds: i64) -> DateTime<Utc> {
@@ -331,7 +331,7 @@ mod tests {
             let topics = [B256::from(*selector), B256::ZERO, B256::ZERO, B256::ZERO];
             assert_ne!(concerns(&topics), None, "{selector:?}");
             // With as many topics as the event has, zeros are an event of each kind, but for reasons.
-            let read = (1..=4).any(|count| decode(topics[..count].to_vec(), vec![0; 320]).is_ok());
+            let read = (1..=4).any(|count| decode(&topics[..count], [0; 320]).is_ok());
             assert!(read || *selector == Dues::ChargeFailed::SIGNATURE_HASH.0, "{selector:?}");
         }
     }

@@ -6,9 +6,11 @@
 //! the same transaction as what it covers.
 //!
 //! * [`Indexer`]: the loop, the lead, retries, health.
+//! * `ahead`: the next stretch is read while one is written.
 //! * `fork`: where the chain that was read and the chain that is there part.
 //! * `projection`: from events to subscriptions and transactions.
 
+mod ahead;
 mod change;
 mod error;
 mod fork;
@@ -34,14 +36,15 @@ pub use change::{LedgerChange, LedgerChangeKind};
 pub use error::IndexerError;
 pub use health::{IndexerHealth, Role};
 
-use crate::error::chain;
+use crate::{
+    ahead::{Ahead, Stretch},
+    error::chain,
+};
 
 /// How long a standby waits before it tries to take the lead again.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
-/// The most blocks of one request, where nothing objects.
-const MAX_SPAN: u64 = 2_000;
 /// The longest that a step may take: a connection that is dead without anybody saying so ends with it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// After how long without a look at the head the indexer counts as not ready.
@@ -85,14 +88,14 @@ pub struct Indexer {
     config: IndexerConfig,
     observer: Observer,
     health: watch::Sender<IndexerHealth>,
-    span: u64,
+    ahead: Ahead,
 }
 
 impl std::fmt::Debug for Indexer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Indexer")
             .field("config", &self.config)
-            .field("span", &self.span)
+            .field("ahead", &self.ahead)
             .finish_non_exhaustive()
     }
 }
@@ -111,7 +114,7 @@ impl Indexer {
     #[must_use]
     pub fn new(store: Store, rpc: RpcSource, config: IndexerConfig) -> Self {
         let health = watch::Sender::default();
-        Self { store, rpc, config, observer: Box::new(|_| {}), health, span: MAX_SPAN }
+        Self { store, rpc, config, observer: Box::new(|_| {}), health, ahead: Ahead::new() }
     }
 
     /// Tells `observer` of every change after it was committed.
@@ -249,16 +252,10 @@ impl Indexer {
         let unwind_to = fork.filter(|fork| checkpoint.is_some_and(|c| c.block != *fork));
         // What replaces reorganised blocks is read whole, so that nobody loses access in between.
         let replaced = checkpoint.filter(|_| unwind_to.is_some()).map_or(0, |c| c.block.number);
-        let to = from.saturating_add(self.span).saturating_sub(1).max(replaced).min(head.block.number);
-        let segment = match self.rpc.segment(from, to, fork.map(|f| f.hash)).await {
-            Ok(segment) => segment,
-            Err(error) => {
-                // Providers refuse large answers in many wordings; a smaller question never hurts.
-                self.span = (self.span / 2).max(1);
-                return Err(error.into());
-            }
-        };
-        self.span = self.span.saturating_mul(2).min(MAX_SPAN);
+        let parent = fork.map(|fork| fork.hash);
+        let to = self.ahead.end(from, parent).max(replaced).min(head.block.number);
+        let segment = self.ahead.segment(&self.rpc, Stretch { from, to, parent }).await?;
+        self.ahead.read(&self.rpc, segment.last, head.block.number);
 
         let next = Checkpoint { block: segment.last, final_number: final_number.min(to).max(last_final) };
         // From here on the connection may be left inside a transaction; after an error the caller drops it.
