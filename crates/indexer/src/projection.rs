@@ -349,3 +349,6 @@ fn change_kind(event: &SubscriptionEvent, money: Option<Money>) -> Option<Ledger
         SubscriptionEventKind::Refunded { .. } => LedgerChangeKind::Refunded(money?),
     })
 }
+
+#[cfg(test)]
+mod tests;
