@@ -9,7 +9,7 @@ use dues_domain::{
 };
 use dues_store::{
     Grants, StoreError,
-    mirror::{Checkpoint, MirrorScope, StoredEvent},
+    mirror::{Begun, Checkpoint, MirrorScope, MirroredSubscription, NewEvent, Origin, Step},
 };
 use dues_tests::{Database, Ledger, SOON, eventually};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -382,20 +382,29 @@ async fn migrations_that_run_at_once_or_again_leave_one_schema() {
     assert_eq!(ledger.count(versions).await, 0);
 }
 
-/// A subscription of `payer` to plan 1 for the account that `reference` names, begun in block 8.
-fn begun(id: u64, reference: B256) -> (ChainSubscription, StoredEvent) {
+/// Begins a subscription to plan 1 for `account` in block 8.
+async fn begin(step: &mut Step<'_>, id: u64, account: AccountId) -> Begun {
     let at = EventPosition {
         block: BlockRef { number: 8, hash: B256::repeat_byte(0xb8) },
         log_index: id,
         tx_hash: B256::repeat_byte(0xe8),
         timestamp: "2026-01-08T00:00:00Z".parse().unwrap(),
     };
-    let anchor = at.timestamp;
-    let payer = Address::repeat_byte(0xaa);
+    let (payer, reference, anchor) = (Address::repeat_byte(0xaa), account.to_reference(), at.timestamp);
     let kind = SubscriptionEventKind::Subscribed { reference, anchor };
     let event = SubscriptionEvent { id, plan: 1, payer, kind };
     let state = ChainSubscription::apply(None, &event, at).unwrap().0;
-    (state, StoredEvent { at, topics: Vec::new(), data: Vec::new() })
+    let kept = NewEvent { at, topics: &[], data: &[], subscription: Some(id) };
+    step.record_events(&[kept]).await.unwrap();
+    let origin = Origin { tx_hash: at.tx_hash, payer, plan: 1, reference, ordinal: 0 };
+    let begun = step.begin_subscriptions(&[origin]).await.unwrap().remove(0);
+    let row = MirroredSubscription { id: begun.id, account: begun.account, state };
+    if begun.revived {
+        step.update_subscriptions(&[&row]).await.unwrap();
+    } else {
+        step.insert_subscriptions(&[(&row, origin)]).await.unwrap();
+    }
+    begun
 }
 
 #[tokio::test]
@@ -411,18 +420,14 @@ async fn a_beginning_that_is_mined_again_without_its_neighbour_keeps_its_own_acc
     let mut step = mirror.begin().await.unwrap();
     let mut rows = Vec::new();
     for (id, account) in [(5, ada), (6, other)] {
-        let (state, event) = begun(id, account.to_reference());
-        step.record_event(&event, Some(id)).await.unwrap();
-        rows.push(step.begin_subscription(state, 0).await.unwrap());
+        rows.push(begin(&mut step, id, account).await);
     }
     assert_eq!(rows.iter().map(|row| row.account).collect::<Vec<_>>(), [ada, other]);
 
     // It is mined again, and the first of the two fails: the second takes the first one's number.
     assert_eq!(step.unwind(fork).await.unwrap().subscriptions.len(), 2);
-    let (state, event) = begun(5, other.to_reference());
-    step.record_event(&event, Some(5)).await.unwrap();
-    let again = step.begin_subscription(state, 0).await.unwrap();
-    assert_eq!((again.id, again.account), (rows[1].id, other));
+    let again = begin(&mut step, 5, other).await;
+    assert_eq!((again.id, again.account, again.revived), (rows[1].id, other, true));
     step.commit().await.unwrap();
 }
 

@@ -1,7 +1,7 @@
 //! Bindings of `Dues.sol`, and its logs as domain events.
 
 use alloy::{
-    primitives::{Address, B256, Log, LogData, U256},
+    primitives::{Address, B256, U256},
     sol_types::{SolEvent, SolEventInterface},
 };
 use dues_domain::{
@@ -105,10 +105,10 @@ fn plan_id(word: &B256) -> Option<Concerns> {
 /// # Errors
 /// [`DecodeError`] where it is none that this version knows: the contract cannot emit one, so the address is
 /// another contract's or the node answers nonsense.
-pub fn decode(topics: Vec<B256>, data: Vec<u8>) -> Result<ContractEvent, DecodeError> {
-    // The address was matched by whoever read the log; the interface does not look at it.
-    let log = Log { address: Default::default(), data: LogData::new_unchecked(topics, data.into()) };
-    let event = Dues::DuesEvents::decode_log(&log).map_err(DecodeError::UnknownEvent)?.data;
+pub fn decode(topics: impl AsRef<[B256]>, data: impl AsRef<[u8]>) -> Result<ContractEvent, DecodeError> {
+    // The address was matched by whoever read the log.
+    let event = Dues::DuesEvents::decode_raw_log(topics.as_ref(), data.as_ref())
+        .map_err(DecodeError::UnknownEvent)?;
     let (id, plan, payer, kind) = match event {
         Dues::DuesEvents::PlanCreated(e) => return plan_created(&e).map(ContractEvent::PlanCreated),
         Dues::DuesEvents::PlanRetired(e) => return Ok(ContractEvent::PlanRetired(e.planId)),
@@ -241,7 +241,7 @@ mod tests {
 
     fn decode_event<E: SolEvent>(event: &E) -> Result<ContractEvent, DecodeError> {
         let data = event.encode_log_data();
-        decode(data.topics().to_vec(), data.data.to_vec())
+        decode(data.topics(), &data.data)
     }
 
     fn t(seconds: i64) -> DateTime<Utc> {
@@ -339,7 +339,7 @@ mod tests {
             let topics = [B256::from(*selector), B256::ZERO, B256::ZERO, B256::ZERO];
             assert_ne!(concerns(&topics), None, "{selector:?}");
             // With as many topics as the event has, zeros are an event of each kind, but for reasons.
-            let read = (1..=4).any(|count| decode(topics[..count].to_vec(), vec![0; 320]).is_ok());
+            let read = (1..=4).any(|count| decode(&topics[..count], [0; 320]).is_ok());
             assert!(read || *selector == Dues::ChargeFailed::SIGNATURE_HASH.0, "{selector:?}");
         }
     }

@@ -6,10 +6,12 @@
 //! the same transaction as what it covers.
 //!
 //! * [`Indexer`]: the loop, the lead, retries, health.
+//! * `ahead`: the next stretch is read while one is written.
 //! * `fork`: where the chain that was read and the chain that is there part.
 //! * `projection`: from events to subscriptions and transactions.
 //! * [`audit`]: whether the ledger is what the chain says; [`reindex`]: making it so.
 
+mod ahead;
 pub mod audit;
 mod change;
 mod error;
@@ -43,7 +45,11 @@ pub use refold::grants;
 pub use reindex::{Reading, ReindexError, reindex};
 pub use telemetry::describe_metrics;
 
-use crate::{error::chain, telemetry::Telemetry};
+use crate::{
+    ahead::{Ahead, Stretch},
+    error::chain,
+    telemetry::Telemetry,
+};
 
 /// How long a standby waits before it tries to take the lead again.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -108,11 +114,15 @@ pub struct Indexer {
     repair: String,
     health: watch::Sender<IndexerHealth>,
     telemetry: Telemetry,
+    ahead: Ahead,
 }
 
 impl std::fmt::Debug for Indexer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Indexer").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Indexer")
+            .field("config", &self.config)
+            .field("ahead", &self.ahead)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,7 +142,7 @@ impl Indexer {
         let (health, telemetry) = (watch::Sender::default(), Telemetry::new(config.source));
         let repair = "dues reindex".to_owned();
         let observer = Box::new(|_| {});
-        Self { store, rpc, config, observer, repair, health, telemetry }
+        Self { store, rpc, config, observer, repair, health, telemetry, ahead: Ahead::new() }
     }
 
     /// Names the command that repairs the ledger where the chain breaks its promise of finality.
@@ -185,6 +195,7 @@ impl Indexer {
             };
             let Err(error) = outcome;
             self.telemetry.interrupted();
+            self.ahead.forget();
             self.health.send_modify(|health| {
                 health.role = Role::Starting;
                 health.problem = Some(error.to_string());
@@ -310,8 +321,10 @@ impl Indexer {
         let unwind_to = fork.filter(|fork| checkpoint.is_some_and(|c| c.block != *fork));
         // What replaces reorganised blocks is read whole, so that nobody loses access in between.
         let replaced = checkpoint.filter(|_| unwind_to.is_some()).map_or(0, |c| c.block.number);
-        let to = from.saturating_add(self.rpc.span()).saturating_sub(1).max(replaced).min(head.block.number);
-        let segment = self.rpc.segment(from, to, fork.map(|f| f.hash)).await?;
+        let parent = fork.map(|fork| fork.hash);
+        let to = self.ahead.end(&self.rpc, from, parent).max(replaced).min(head.block.number);
+        let segment = self.ahead.segment(&self.rpc, Stretch { from, to, parent }).await?;
+        self.ahead.read(&self.rpc, segment.last, head.block.number);
 
         let next = Checkpoint { block: segment.last, final_number: final_number.min(to).max(last_final) };
         // From here on the connection may be left inside a transaction; after an error the caller drops it.

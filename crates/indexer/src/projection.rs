@@ -1,8 +1,13 @@
 //! From events to subscriptions and transactions.
+//!
+//! A segment is projected as a whole, however many events it has: first its logs are read and what they touch is loaded
+//! ([`Reading`]), then they are folded in memory ([`Fold`]), then everything is written, each table at once. One event
+//! at the head and thousands of a backfill go the same way.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     hash::Hash,
+    sync::Arc,
 };
 
 use alloy_primitives::{Address, B256};
@@ -16,10 +21,11 @@ use dues_domain::{
         SubscriptionEvent, SubscriptionEventKind,
     },
     fold::{ChainSubscription, FoldError, Movement, MovementKind},
-    money::Money,
+    money::{Asset, Money},
 };
 use dues_store::mirror::{
-    MirroredSubscription, Recorded, Step, StoredEvent, TouchedPlan, TouchedSubscription,
+    Begun, MirroredSubscription, NewEvent, NewMovement, Origin, Purpose, Step, TouchedPlan,
+    TouchedSubscription,
 };
 
 use crate::{IndexerConfig, IndexerError, LedgerChange, LedgerChangeKind};
@@ -40,21 +46,25 @@ pub(crate) async fn apply(
     let kept = |block: &BlockRef| block.number >= final_number || *block == segment.last;
     let blocks: Vec<BlockRef> = segment.headers.iter().map(|header| header.block).filter(kept).collect();
     step.record_blocks(&blocks).await?;
-
-    let plans = step.plans().await?;
-    let mut projection = Projection {
-        step,
-        config,
-        plans,
-        touched: HashMap::new(),
-        beginnings: HashMap::new(),
-        charges: HashMap::new(),
-        changes,
-    };
-    for log in &segment.logs {
-        projection.log(log).await?;
+    if segment.logs.is_empty() {
+        return Ok(changes);
     }
-    projection.finish().await
+
+    let mut reading = Reading::new(config, step.plans().await?);
+    for log in &segment.logs {
+        reading.log(step, log).await?;
+    }
+    let Reading { events, happened, ids, origins, .. } = reading;
+    let ids: Vec<OnchainSubscriptionId> = ids.into_iter().collect();
+    let known = step.subscriptions(&ids).await?;
+    let begun = step.begin_subscriptions(&origins).await?;
+    let begun = origins.into_iter().zip(begun).collect();
+
+    let mut fold = Fold::new(config, known, begun, changes);
+    for event in &happened {
+        fold.event(event)?;
+    }
+    fold.write(step, &events, final_number).await
 }
 
 async fn unwind(
@@ -63,22 +73,22 @@ async fn unwind(
     changes: &mut Vec<LedgerChange>,
 ) -> Result<(), IndexerError> {
     let unwound = step.unwind(fork).await?;
+    let mut folded = Vec::new();
     for TouchedSubscription { onchain_id, id, account, events } in unwound.subscriptions {
         let mut state = None;
         for event in events {
-            if let ContractEvent::Subscription(kept) = decode(event.at, event.topics, event.data)? {
+            if let ContractEvent::Subscription(kept) = decode(event.at, &event.topics, &event.data)? {
                 state = Some(ChainSubscription::apply(state, &kept, event.at)?.0);
             }
         }
-        if let Some(state) = state {
-            step.save_subscription(&MirroredSubscription { id, account, state }).await?;
-        }
+        folded.extend(state.map(|state| MirroredSubscription { id, account, state }));
         changes.push(LedgerChange { account, onchain_id, block: fork, kind: LedgerChangeKind::Reorganised });
     }
+    step.update_subscriptions(&folded.iter().collect::<Vec<_>>()).await?;
     for TouchedPlan { id, events } in unwound.plans {
         let mut payee = None;
         for event in events {
-            match decode(event.at, event.topics, event.data)? {
+            match decode(event.at, &event.topics, &event.data)? {
                 ContractEvent::PlanCreated(OnchainPlan { payee: kept, .. })
                 | ContractEvent::PayeeChanged { payee: kept, .. } => payee = Some(kept),
                 _ => {}
@@ -91,23 +101,48 @@ async fn unwind(
     Ok(step.forget_above(fork).await?)
 }
 
-fn decode(at: EventPosition, topics: Vec<B256>, data: Vec<u8>) -> Result<ContractEvent, IndexerError> {
+fn decode(at: EventPosition, topics: &[B256], data: &[u8]) -> Result<ContractEvent, IndexerError> {
     contract::decode(topics, data).map_err(|source| IndexerError::Decode { block: at.block.number, source })
 }
 
-struct Projection<'a, 'b> {
-    step: &'a mut Step<'b>,
+/// A segment's logs as events, as far as they are ours.
+struct Reading<'a> {
     config: &'a IndexerConfig,
-    plans: HashMap<OnchainPlanId, OnchainPlan>,
-    touched: HashMap<OnchainSubscriptionId, MirroredSubscription>,
+    plans: HashMap<OnchainPlanId, Arc<OnchainPlan>>,
+    /// Everything that is kept.
+    events: Vec<NewEvent<'a>>,
+    /// What happened to subscriptions.
+    happened: Vec<Happened>,
+    /// Which subscriptions those are.
+    ids: BTreeSet<OnchainSubscriptionId>,
+    /// Those that begin, in the order of their events.
+    origins: Vec<Origin>,
     beginnings: HashMap<(B256, Address, OnchainPlanId, B256), u32>,
-    /// Charges by transaction, subscription and number of the period.
-    charges: HashMap<(B256, OnchainSubscriptionId, u16), u32>,
-    changes: Vec<LedgerChange>,
 }
 
-impl Projection<'_, '_> {
-    async fn log(&mut self, log: &RawLog) -> Result<(), IndexerError> {
+/// Something that happened to a subscription.
+struct Happened {
+    event: SubscriptionEvent,
+    at: EventPosition,
+    /// The plan that it is on after the event, as it was then: its payee can change.
+    plan: Arc<OnchainPlan>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(config: &'a IndexerConfig, plans: HashMap<OnchainPlanId, OnchainPlan>) -> Self {
+        Self {
+            config,
+            plans: plans.into_iter().map(|(id, plan)| (id, Arc::new(plan))).collect(),
+            events: Vec::new(),
+            happened: Vec::new(),
+            ids: BTreeSet::new(),
+            origins: Vec::new(),
+            beginnings: HashMap::new(),
+        }
+    }
+
+    /// Reads a log. Plans are few: what happens to them is written at once.
+    async fn log(&mut self, step: &mut Step<'_>, log: &'a RawLog) -> Result<(), IndexerError> {
         // Other merchants share the contract, and anybody can have it emit events: what is not ours is not even read.
         let ours = match contract::concerns(&log.topics) {
             Some(Concerns::Merchant(merchant)) => merchant == self.config.scope.merchant,
@@ -118,93 +153,165 @@ impl Projection<'_, '_> {
         if !ours {
             return Ok(());
         }
-        let event = StoredEvent { at: log.at, topics: log.topics.clone(), data: log.data.clone() };
-        match decode(log.at, log.topics.clone(), log.data.clone())? {
+        let mut subscription = None;
+        match decode(log.at, &log.topics, &log.data)? {
             ContractEvent::PlanCreated(plan) => {
-                self.step.record_event(&event, None).await?;
-                self.step.record_plan(&plan, log.at).await?;
-                self.plans.insert(plan.id, plan);
+                step.record_plan(&plan, log.at).await?;
+                self.plans.insert(plan.id, Arc::new(plan));
             }
-            ContractEvent::PlanRetired(plan) => {
-                self.step.record_event(&event, None).await?;
-                self.step.retire_plan(plan, log.at).await?;
-            }
+            ContractEvent::PlanRetired(plan) => step.retire_plan(plan, log.at).await?,
             ContractEvent::PayeeChanged { plan, payee } => {
-                self.step.record_event(&event, None).await?;
-                self.step.save_payee(plan, payee).await?;
+                step.save_payee(plan, payee).await?;
                 if let Some(plan) = self.plans.get_mut(&plan) {
-                    plan.payee = payee;
+                    Arc::make_mut(plan).payee = payee;
                 }
             }
             // Only a record: nothing is paid to the proposed account before it accepts.
-            ContractEvent::PayeeProposed { .. } => self.step.record_event(&event, None).await?,
-            ContractEvent::Subscription(change) => {
-                let plan = self.plans.get(&change.plan).cloned().ok_or(FoldError::NotBegun(change.id))?;
-                self.step.record_event(&event, Some(change.id)).await?;
-                self.subscription(&change, &plan, log.at).await?;
+            ContractEvent::PayeeProposed { .. } => {}
+            ContractEvent::Subscription(event) => {
+                let plan = self.plans.get(&event.plan).cloned().ok_or(FoldError::NotBegun(event.id))?;
+                subscription = Some(event.id);
+                self.ids.insert(event.id);
+                if let SubscriptionEventKind::Subscribed { reference, .. } = event.kind {
+                    let (tx_hash, payer, plan) = (log.at.tx_hash, event.payer, event.plan);
+                    let ordinal = count(&mut self.beginnings, (tx_hash, payer, plan, reference));
+                    self.origins.push(Origin { tx_hash, payer, plan, reference, ordinal });
+                }
+                self.happened.push(Happened { event, at: log.at, plan });
             }
             // Not ours, by `concerns`.
-            ContractEvent::OperatorSet { .. } | ContractEvent::NoncesSpent { .. } => {}
+            ContractEvent::OperatorSet { .. } | ContractEvent::NoncesSpent { .. } => return Ok(()),
         }
+        self.events.push(NewEvent { at: log.at, topics: &log.topics, data: &log.data, subscription });
         Ok(())
     }
+}
 
-    async fn subscription(
-        &mut self,
-        event: &SubscriptionEvent,
-        plan: &OnchainPlan,
-        at: EventPosition,
-    ) -> Result<(), IndexerError> {
-        let before = self.current(event.id).await?;
-        let row = before.as_ref().map(|s| (s.id, s.account));
-        let (state, movement) = ChainSubscription::apply(before.map(|s| s.state), event, at)?;
-        let subscription = match row {
-            Some((id, account)) => MirroredSubscription { id, account, state },
-            None => {
-                let ordinal =
-                    count(&mut self.beginnings, (at.tx_hash, state.payer, state.plan, state.reference));
-                self.step.begin_subscription(state, ordinal).await?
+/// The fold of a segment's events over the subscriptions that they touch.
+struct Fold<'a> {
+    config: &'a IndexerConfig,
+    touched: HashMap<OnchainSubscriptionId, Touched>,
+    /// The rows of those that begin, in the order of their events.
+    begun: std::vec::IntoIter<(Origin, Begun)>,
+    /// Charges by transaction, subscription and number of the period.
+    charges: HashMap<(B256, OnchainSubscriptionId, u16), u32>,
+    assets: HashMap<Address, Asset>,
+    movements: Vec<NewMovement>,
+    changes: Vec<LedgerChange>,
+}
+
+/// A subscription of a segment, with its origin where its row is new.
+struct Touched {
+    subscription: MirroredSubscription,
+    origin: Option<Origin>,
+}
+
+impl<'a> Fold<'a> {
+    fn new(
+        config: &'a IndexerConfig,
+        known: HashMap<OnchainSubscriptionId, MirroredSubscription>,
+        begun: Vec<(Origin, Begun)>,
+        changes: Vec<LedgerChange>,
+    ) -> Self {
+        let touched = known
+            .into_iter()
+            .map(|(id, subscription)| (id, Touched { subscription, origin: None }))
+            .collect();
+        Self {
+            config,
+            touched,
+            begun: begun.into_iter(),
+            charges: HashMap::new(),
+            assets: HashMap::new(),
+            movements: Vec::new(),
+            changes,
+        }
+    }
+
+    fn event(&mut self, Happened { event, at, plan }: &Happened) -> Result<(), IndexerError> {
+        let (subscription, movement) = match self.touched.entry(event.id) {
+            Entry::Occupied(touched) => {
+                let subscription = &mut touched.into_mut().subscription;
+                let (state, movement) =
+                    ChainSubscription::apply(Some(subscription.state.clone()), event, *at)?;
+                subscription.state = state;
+                (subscription, movement)
+            }
+            Entry::Vacant(place) => {
+                let (state, movement) = ChainSubscription::apply(None, event, *at)?;
+                let (origin, Begun { id, account, revived }) =
+                    self.begun.next().ok_or(FoldError::NotBegun(event.id))?;
+                let subscription = MirroredSubscription { id, account, state };
+                let origin = (!revived).then_some(origin);
+                (&mut place.insert(Touched { subscription, origin }).subscription, movement)
             }
         };
-        let money =
-            movement.map(|moved| Money { amount: moved.amount, asset: self.config.asset(plan.token) });
-        if let Some((movement, money)) = movement.as_ref().zip(money.as_ref()) {
-            let ordinal = self.ordinal(event.id, movement, at);
-            let subscription = &subscription;
-            let recorded = Recorded { subscription, plan, movement, ordinal, money, at };
-            self.step.record_movement(&recorded).await?;
+        let money = movement.as_ref().map(|moved| Money {
+            amount: moved.amount,
+            asset: self.assets.entry(plan.token).or_insert_with(|| self.config.asset(plan.token)).clone(),
+        });
+        if let Some((movement, money)) = movement.zip(money.clone()) {
+            let (purpose, payer, payee) =
+                purpose(&movement, event.id, &subscription.state, plan, *at, &mut self.charges);
+            self.movements.push(NewMovement {
+                subscription: subscription.id,
+                account: subscription.account,
+                plan: plan.id,
+                purpose,
+                money,
+                token: plan.token,
+                payer,
+                payee,
+                at: *at,
+            });
         }
         if let Some(kind) = change_kind(event, money) {
             let (account, onchain_id, block) = (subscription.account, event.id, at.block);
             self.changes.push(LedgerChange { account, onchain_id, block, kind });
         }
-        self.touched.insert(event.id, subscription);
         Ok(())
     }
 
-    /// How many equal charges the transaction has had before this one. Usage and refunds have keys of their own.
-    fn ordinal(&mut self, id: OnchainSubscriptionId, movement: &Movement, at: EventPosition) -> u32 {
-        match movement.kind {
-            MovementKind::Charge { period, .. } => count(&mut self.charges, (at.tx_hash, id, period)),
-            MovementKind::Usage { .. } | MovementKind::Refund { .. } => 0,
-        }
-    }
-
-    async fn current(
-        &mut self,
-        id: OnchainSubscriptionId,
-    ) -> Result<Option<MirroredSubscription>, IndexerError> {
-        match self.touched.entry(id) {
-            Entry::Occupied(known) => Ok(Some(known.get().clone())),
-            Entry::Vacant(_) => Ok(self.step.subscription(id).await?),
-        }
-    }
-
-    async fn finish(self) -> Result<Vec<LedgerChange>, IndexerError> {
-        for subscription in self.touched.values() {
-            self.step.save_subscription(subscription).await?;
-        }
+    async fn write(
+        self,
+        step: &mut Step<'_>,
+        events: &[NewEvent<'_>],
+        final_number: u64,
+    ) -> Result<Vec<LedgerChange>, IndexerError> {
+        step.record_events(events).await?;
+        let mut rows: Vec<_> = self.touched.into_values().collect();
+        rows.sort_unstable_by_key(|row| row.subscription.id);
+        let (new, there): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.origin.is_some());
+        let new: Vec<_> = new.into_iter().filter_map(|row| Some((&row.subscription, row.origin?))).collect();
+        let there: Vec<_> = there.into_iter().map(|row| &row.subscription).collect();
+        step.insert_subscriptions(&new).await?;
+        // Before subscriptions are updated: whoever moves them to another account has locked that account first, too.
+        step.record_movements(&self.movements, final_number).await?;
+        step.update_subscriptions(&there).await?;
         Ok(self.changes)
+    }
+}
+
+/// What `movement` is for, from whom and to whom it went; `state` is its subscription's after the event.
+fn purpose(
+    movement: &Movement,
+    id: OnchainSubscriptionId,
+    state: &ChainSubscription,
+    plan: &OnchainPlan,
+    at: EventPosition,
+    charges: &mut HashMap<(B256, OnchainSubscriptionId, u16), u32>,
+) -> (Purpose, Address, Address) {
+    match movement.kind {
+        MovementKind::Charge { period, span } => {
+            let ordinal = count(charges, (at.tx_hash, id, period));
+            let plan_changes = state.plan_changes;
+            (Purpose::Charge { period, span, plan_changes, ordinal }, state.payer, plan.payee)
+        }
+        MovementKind::Usage { key, period } => {
+            let span = plan.interval.period(state.anchor, period.into());
+            (Purpose::Usage { key, period, span }, state.payer, plan.payee)
+        }
+        MovementKind::Refund { key, from } => (Purpose::Refund { key }, from, state.payer),
     }
 }
 
@@ -234,3 +341,6 @@ fn change_kind(event: &SubscriptionEvent, money: Option<Money>) -> Option<Ledger
         SubscriptionEventKind::Refunded { .. } => LedgerChangeKind::Refunded(money?),
     })
 }
+
+#[cfg(test)]
+mod tests;

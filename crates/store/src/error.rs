@@ -50,6 +50,9 @@ impl From<sqlx::Error> for StoreError {
         match constraint {
             Some("wallets_account_id_fkey" | "subscriptions_account_id_fkey") => Self::UnknownAccount,
             // The contract cannot cause these. Whoever gets here has projected something wrongly, and must not go on.
+            Some("transactions_transfer_key" | "transactions_spent_key_key") => {
+                Self::Inconsistent("a money movement was to be written twice")
+            }
             Some("transactions_period_paid_once") => Self::Inconsistent("a period was to be paid twice"),
             Some("transactions_key_spent_once") => Self::Inconsistent("a key was to be spent twice"),
             Some("transactions_event_once") => Self::Inconsistent("an event was to be two money movements"),

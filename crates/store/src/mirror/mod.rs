@@ -5,7 +5,10 @@
 //! checkpoint moves only from where this writer saw it (compare and swap), so that even a second writer that
 //! got past the lock could not write anything twice.
 
+mod accounts;
 mod audit;
+mod copy;
+mod events;
 mod movements;
 mod repair;
 mod step;
@@ -17,10 +20,11 @@ use dues_domain::chain::{BlockRef, ChainSource, EventPosition};
 use sqlx::{Connection, PgConnection};
 
 pub use audit::{AuditedMovement, AuditedPlan, AuditedSubscription, Scope, Snapshot};
-pub use movements::Recorded;
+pub use events::NewEvent;
+pub use movements::{NewMovement, Purpose};
 pub use repair::{Beginning, NOT_ON_CHAIN, Rebuild, Rebuilt, Repairer, TableChanges};
 pub use step::Step;
-pub use subscriptions::MirroredSubscription;
+pub use subscriptions::{Begun, MirroredSubscription, Origin};
 pub(crate) use unwind::EventRow;
 pub use unwind::{TouchedPlan, TouchedSubscription, Unwound};
 
@@ -35,7 +39,7 @@ pub struct Checkpoint {
     pub final_number: u64,
 }
 
-/// A raw event to be kept, or one read back.
+/// A raw event, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
     /// Where it stands.

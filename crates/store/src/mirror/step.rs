@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use alloy_primitives::Address;
 use dues_domain::{
     calendar::Interval,
-    chain::{BlockRef, EventPosition, OnchainPlan, OnchainPlanId, OnchainSubscriptionId},
+    chain::{BlockRef, EventPosition, OnchainPlan, OnchainPlanId},
 };
 use sqlx::PgTransaction;
 
-use super::{Checkpoint, MirrorScope, Source, StoredEvent};
+use super::{Checkpoint, MirrorScope, Source};
 use crate::{StoreError, convert};
 
 /// An open step. Dropping it undoes everything; [`commit`](Self::commit) makes it so.
@@ -43,36 +43,6 @@ impl Step<'_> {
             self.source.contract,
             &numbers,
             &hashes,
-        )
-        .execute(&mut *self.tx)
-        .await?;
-        Ok(())
-    }
-
-    /// Keeps a raw event, in the history of subscription `id` where it has one.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn record_event(
-        &mut self,
-        event: &StoredEvent,
-        id: Option<OnchainSubscriptionId>,
-    ) -> Result<(), StoreError> {
-        let topics: Vec<Vec<u8>> = event.topics.iter().map(|topic| topic.to_vec()).collect();
-        sqlx::query!(
-            "INSERT INTO ledger.chain_events (chain_id, contract, block_number, log_index, block_hash, block_time,
-                                              tx_hash, onchain_id, topics, data)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            self.source.chain_id,
-            self.source.contract,
-            convert::to_i64(event.at.block.number)?,
-            convert::to_i64(event.at.log_index)?,
-            event.at.block.hash.as_slice(),
-            event.at.timestamp,
-            event.at.tx_hash.as_slice(),
-            id.map(convert::to_i64).transpose()?,
-            &topics,
-            event.data,
         )
         .execute(&mut *self.tx)
         .await?;
