@@ -38,9 +38,11 @@ pub enum Act {
     Kill,
     /// A second indexer is started; or one of two is killed.
     Second,
+    /// Something else goes wrong at a node from now on, or nothing any more.
+    Err,
 }
 
-const WEIGHTS: [(Act, u32); 8] = [
+const WEIGHTS: [(Act, u32); 9] = [
     (Act::Transact, 40),
     (Act::Crowd, 10),
     (Act::Renew, 10),
@@ -49,6 +51,7 @@ const WEIGHTS: [(Act, u32); 8] = [
     (Act::RollBack, 4),
     (Act::Kill, 9),
     (Act::Second, 4),
+    (Act::Err, 20),
 ];
 
 /// A call, and whose.
@@ -121,8 +124,15 @@ impl World {
                     None => drop(self.indexers.remove(0)),
                 }
             }
+            Act::Err => self.err().await,
         }
         self.highest = self.highest.max(self.chain.head().await.header.number);
+    }
+
+    pub(super) async fn err(&mut self) {
+        let head = self.chain.head().await.header.number;
+        let what = self.nodes.err(&mut self.rng, head);
+        self.note(what);
     }
 
     async fn transact(&mut self, count: usize) {
@@ -195,8 +205,11 @@ impl World {
         let Some(from) = self.fork().await else { return };
         let head = self.chain.head().await.header.number;
         self.note(format!("rollback from {from} to {head}"));
+        let taken = self.chain.block(from.into()).await;
         self.chain.rollback_from(from).await;
         self.sent.retain(|sent| sent.block < from);
+        // An empty block at the same second would be the same block again, and the chain no other one.
+        self.chain.next_block_at((taken.header.timestamp + 1).try_into().unwrap()).await;
         // Somewhat short of the old head, or beyond it: a lower head alone is no reorganisation.
         let blocks = self.rng.random_range(1..=head - from + 2);
         self.chain.mine(blocks).await;
@@ -224,10 +237,8 @@ impl World {
 
     /// The subscriptions of this history's merchant.
     async fn known(&self) -> Vec<Known> {
-        let records = self.chain.dues().subscriptions(self.first_id, U256::MAX).call().await.unwrap();
-        let ids = (0_u64..).map(|i| self.first_id + U256::from(i));
-        ids.zip(records)
-            .filter(|(_, record)| self.plans.contains(&record.subscription.planId))
+        let records = self.records().await.into_iter();
+        records
             .map(|(id, IDues::Record { subscription, paidThrough, .. })| Known {
                 id,
                 payer: subscription.payer,

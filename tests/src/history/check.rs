@@ -8,7 +8,12 @@ use alloy::{
     sol_types::SolEventInterface as _,
 };
 use chrono::{DateTime, Utc};
-use dues_chain::contract::{Dues, IDues};
+use dues_chain::{
+    contract::{Dues, IDues},
+    source::RpcSource,
+};
+use dues_indexer::audit::{Checked, audit};
+use dues_store::Store;
 use sqlx::Row as _;
 
 use super::{DEPTH, World};
@@ -39,23 +44,28 @@ struct Subscription {
 }
 
 impl World {
-    /// Lets the indexer catch up, and compares.
+    /// Mends the nodes, lets the indexer catch up, and compares.
     ///
     /// # Panics
     /// Where anything differs.
     pub async fn check(&mut self) {
         self.note("check");
-        let head = eventually(SOON, &self.story("the indexer catches up"), || async {
+        self.nodes.mend();
+        let head = eventually(SOON, "the indexer catches up", || async {
             let (head, checkpoint) = (self.chain.head().await.header, self.ledger.checkpoint().await);
             if checkpoint == Some(head.hash) {
                 Ok(head)
             } else {
-                Err(format!("{checkpoint:?}, not {}", head.hash))
+                let (known, number, hash) = (self.known_blocks().await, head.number, head.hash);
+                Err(format!(
+                    "the ledger has {checkpoint:?}, of blocks {known:?}; the head is {number}, {hash}"
+                ))
             }
         })
         .await;
         self.indexers.iter_mut().for_each(super::IndexerProcess::assert_alive);
-        let final_number = self.highest.max(head.number) - DEPTH;
+        self.highest = self.highest.max(head.number);
+        let final_number = self.final_number(head.number).await;
         let logs = self.logs(head.number).await;
         let places: Vec<Place> = logs.iter().map(|(log, _)| place(log)).collect();
         self.equal("events", &self.stored_events().await, &places);
@@ -69,17 +79,53 @@ impl World {
         let granted =
             "SELECT count(*) FROM ledger.subscriptions WHERE onchain_id IS NULL AND status <> 'incomplete'";
         self.equal("detached subscriptions that give access", &self.ledger.count(granted).await, &0);
-        self.sent.retain(|sent| sent.block > final_number);
+        let doubled = "SELECT count(*) FROM (
+                SELECT 1 FROM ledger.transactions GROUP BY subscription_id, kind, coalesce(spent_key, tx_hash),
+                    CASE WHEN spent_key IS NULL THEN period END, ordinal
+                HAVING count(*) > 1) doubled";
+        self.equal("rows of the same movement", &self.ledger.count(doubled).await, &0);
+        self.sent.retain(|sent| sent.block > self.highest - DEPTH);
+    }
+
+    /// By height, those that the indexer remembers.
+    async fn known_blocks(&self) -> BTreeMap<u64, B256> {
+        let rows = sqlx::query("SELECT number, hash FROM ledger.chain_blocks");
+        let rows = rows.fetch_all(self.ledger.pool()).await.unwrap();
+        rows.iter().map(|row| (unsigned(row.get(0)), B256::from_slice(row.get(1)))).collect()
+    }
+
+    /// Up to where the ledger takes the chain for final: by a head that there is, or one that there was.
+    async fn final_number(&self, head: u64) -> u64 {
+        let query = "SELECT final_number FROM ledger.chain_checkpoints";
+        let number = u64::try_from(self.ledger.count(query).await).unwrap();
+        let possible = head - DEPTH..=self.highest - DEPTH;
+        assert!(possible.contains(&number), "{number} cannot be final, but {possible:?}");
+        number
+    }
+
+    /// Has the product's own audit compare the ledger with the chain.
+    ///
+    /// # Panics
+    /// Where it finds anything, or cannot look.
+    pub async fn audit(&mut self) {
+        self.note("audit");
+        let config = self.mirrored.config();
+        let store = Store::connect(self.database.url(), 2).await.unwrap();
+        // What the ledger is compared with is what the chain says, not what its nodes do.
+        let rpc = RpcSource::new(self.node.clone(), config.source).unwrap();
+        let report = audit(&store, &rpc, &config, &mut |_, _, _| {}).await;
+        store.close().await;
+        let report = report.unwrap_or_else(|error| panic!("no audit: {error:?}"));
+        let findings: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
+        assert!(report.is_clean(), "the audit found:\n{}", findings.join("\n"));
+        let Checked { plans, events, .. } = report.checked;
+        assert!(plans > 0 && events > 0, "the audit looked at nothing: {:?}", report.checked);
     }
 
     #[track_caller]
     fn equal<T: PartialEq + std::fmt::Debug>(&self, what: &str, ledger: &T, chain: &T) {
-        let story = self.story(what);
-        assert!(ledger == chain, "{story}\nledger: {ledger:#?}\nchain: {chain:#?}");
-    }
-
-    fn story(&self, what: &str) -> String {
-        format!("seed {}: {what} differ after\n  {}\n", self.seed, self.log.join("\n  "))
+        let seed = self.seed;
+        assert!(ledger == chain, "seed {seed}: {what} differ\nledger: {ledger:#?}\nchain: {chain:#?}");
     }
 
     /// Every event of this history's merchant.
@@ -128,11 +174,16 @@ impl World {
         rows.iter().map(movement).collect()
     }
 
-    async fn subscriptions(&self) -> BTreeMap<U256, Subscription> {
+    /// The subscriptions of this history's merchant, as the contract has them.
+    pub(super) async fn records(&self) -> Vec<(U256, IDues::Record)> {
         let records = self.chain.dues().subscriptions(self.first_id, U256::MAX).call().await.unwrap();
         let ids = (0_u64..).map(|i| self.first_id + U256::from(i));
-        ids.zip(records)
-            .filter(|(_, record)| self.plans.contains(&record.subscription.planId))
+        ids.zip(records).filter(|(_, record)| self.plans.contains(&record.subscription.planId)).collect()
+    }
+
+    async fn subscriptions(&self) -> BTreeMap<U256, Subscription> {
+        let records = self.records().await.into_iter();
+        records
             .map(|(id, IDues::Record { subscription: s, paidThrough, scheduledPlanId, .. })| {
                 let subscription = Subscription {
                     plan: s.planId,

@@ -1,25 +1,37 @@
 //! The indexer of a history, in a process that can be killed.
 
 use std::{
+    collections::HashMap,
     env, fs,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use alloy::primitives::Address;
+use dues_chain::source::Endpoints;
+use dues_domain::chain::ChainSource;
+use dues_indexer::{FinalityPolicy, IndexerConfig};
+use dues_store::mirror::MirrorScope;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use url::Url;
 
+use crate::asset;
+
 const VARIABLE: &str = "DUES_TEST_INDEXER";
+/// So often that it sees the chain in between two acts, mostly.
+const POLL: Duration = Duration::from_millis(5);
+/// Of what an indexer has printed, this much is shown after a failure.
+const LAST_LINES: usize = 40;
 
 /// What an indexer is to mirror, and where.
 #[derive(Debug, Clone)]
 pub struct Mirrored {
     /// Where the ledger is.
     pub database_url: SecretString,
-    /// Where the node is.
-    pub rpc_url: Url,
+    /// Where the nodes are.
+    pub rpc_urls: Vec<Url>,
     /// The chain.
     pub chain_id: u64,
     /// Dues.
@@ -47,7 +59,7 @@ impl Mirrored {
         let number = |key: &str| value[key].as_u64().unwrap();
         Self {
             database_url: text("database_url").into(),
-            rpc_url: text("rpc_url").parse().unwrap(),
+            rpc_urls: serde_json::from_value(value["rpc_urls"].clone()).unwrap(),
             chain_id: number("chain_id"),
             contract: text("contract").parse().unwrap(),
             token: text("token").parse().unwrap(),
@@ -57,10 +69,31 @@ impl Mirrored {
         }
     }
 
+    /// As the indexer is told of them.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        self.rpc_urls.iter().map(Url::as_str).collect::<Vec<_>>().join(" ").parse().unwrap()
+    }
+
+    /// As the indexer is configured.
+    #[must_use]
+    pub fn config(&self) -> IndexerConfig {
+        IndexerConfig {
+            source: ChainSource { chain_id: self.chain_id, contract: self.contract },
+            scope: MirrorScope { merchant: self.merchant, start_block: self.start_block },
+            finality: FinalityPolicy::Depth(self.finality_depth),
+            poll_interval: POLL,
+            assets: HashMap::from([(self.token, asset())]),
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "database_url": self.database_url.expose_secret(),
-            "rpc_url": self.rpc_url,
+            "rpc_urls": self.rpc_urls,
             "chain_id": self.chain_id,
             "contract": self.contract,
             "token": self.token,
@@ -94,8 +127,15 @@ impl IndexerProcess {
     /// Panics where it has ended by itself, which it never should.
     pub(super) fn assert_alive(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("the indexer ended with {status}: {}", fs::read_to_string(self.errors.path()).unwrap());
+            panic!("the indexer ended with {status}: {}", self.printed());
         }
+    }
+
+    /// What it printed last.
+    pub(super) fn printed(&self) -> String {
+        let text = fs::read_to_string(self.errors.path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 }
 

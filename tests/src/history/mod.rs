@@ -1,11 +1,17 @@
-//! Random histories: a merchant, payers, a keeper, a chain that reorganises and an indexer that is killed.
+//! Random histories: a merchant, payers, a keeper, a chain that reorganises, nodes that fail, lag and lie, and an
+//! indexer that is killed.
 //!
-//! A [`World`] draws everything from one seed. [`World::act`] does the next thing; [`World::check`] lets the indexer
-//! catch up and compares every row with the chain: [`check`] says what must be equal.
+//! A [`World`] draws everything from one seed. [`World::act`] does the next thing; [`World::check`] mends the nodes, lets
+//! the indexer catch up and compares every row with the chain: [`check`] says what must be equal. At the end,
+//! [`World::audit`] has the product's own audit say the same. (What a node does wrong, and how often, is of the seed;
+//! to which request it does so is of the order in which they come.)
 
 mod acts;
 mod check;
 mod mirror;
+mod nodes;
+
+use std::thread;
 
 use alloy::{
     primitives::{Address, B256, U256},
@@ -17,7 +23,8 @@ use url::Url;
 pub use acts::Act;
 pub use mirror::Mirrored;
 
-use crate::{Chain, Database, Ledger, SignedTx, history::mirror::IndexerProcess};
+use self::{mirror::IndexerProcess, nodes::Nodes};
+use crate::{Chain, Database, Ledger, SignedTx};
 
 /// How many blocks below the head count as final.
 const DEPTH: u64 = 8;
@@ -32,7 +39,10 @@ pub struct World {
     rng: StdRng,
     chain: Chain,
     ledger: Ledger,
-    _database: Database,
+    database: Database,
+    /// The chain's own node, which is always right.
+    node: Url,
+    nodes: Nodes,
     mirrored: Mirrored,
     merchant: PrivateKeySigner,
     payers: Vec<PrivateKeySigner>,
@@ -56,9 +66,9 @@ struct Sent {
 }
 
 impl World {
-    /// The history of `seed` on `chain`, of which the indexer learns through the node at `rpc_url`. Other histories of
-    /// the same chain are other merchants'.
-    pub async fn new(seed: u64, chain: Chain, rpc_url: Url) -> Self {
+    /// The history of `seed` on `chain`, of which the indexer learns through proxies of the node at `node`. Other
+    /// histories of the same chain are other merchants'.
+    pub async fn new(seed: u64, chain: Chain, node: Url) -> Self {
         let database = Database::fresh().await;
         database.store().await.close().await;
         let mut rng = StdRng::seed_from_u64(seed);
@@ -72,9 +82,10 @@ impl World {
             chain.approve(wallet, FUNDS).await;
         }
         let start_block = chain.head().await.header.number + 1;
+        let nodes = Nodes::start(&mut rng, &node).await;
         let mirrored = Mirrored {
             database_url: database.url().clone(),
-            rpc_url,
+            rpc_urls: nodes.urls(),
             chain_id: chain.id,
             contract: chain.contract,
             token: chain.token,
@@ -97,7 +108,9 @@ impl World {
             rng,
             chain,
             ledger,
-            _database: database,
+            database,
+            node,
+            nodes,
             mirrored,
             merchant,
             payers,
@@ -115,6 +128,9 @@ impl World {
     /// # Panics
     /// Where the ledger is not what the chain says; with the seed and all that was done.
     pub async fn live(&mut self, count: u32) {
+        if self.rng.random_bool(0.5) {
+            self.err().await;
+        }
         for _ in 0..count {
             self.act().await;
             if self.rng.random_ratio(1, 12) {
@@ -122,6 +138,7 @@ impl World {
             }
         }
         self.check().await;
+        self.audit().await;
     }
 
     /// What came of it, in a line.
@@ -143,5 +160,26 @@ impl World {
     fn key(&mut self) -> B256 {
         // Few, so that some are used again.
         B256::with_last_byte(self.rng.random_range(1..40))
+    }
+}
+
+impl Drop for World {
+    /// However a history fails, it says how to live it again.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let Self { seed, log, .. } = self;
+        eprintln!("\nThe history of seed {seed} failed. What was done:\n  {}", log.join("\n  "));
+        for (indexer, place) in self.indexers.iter().zip(1..) {
+            eprintln!(
+                "\nWhat indexer {place} of {} printed last:\n{}",
+                self.indexers.len(),
+                indexer.printed()
+            );
+        }
+        eprintln!(
+            "\nAgain: DUES_HISTORY_SEED={seed} cargo nextest run -p dues-tests -E 'binary(histories)'\n"
+        );
     }
 }
