@@ -88,12 +88,12 @@ const ROWS: [(&str, &str, &str); 61] = [
     (
         "transactions",
         r#"{"account_id": "00000000-0000-7000-8000-000000000099", NEXT}"#,
-        "transactions_account_id_fkey",
+        "transactions_subscription_fkey",
     ),
     (
         "transactions",
         r#"{"subscription_id": "00000000-0000-7000-8000-000000000099", NEXT}"#,
-        "transactions_subscription_id_fkey",
+        "transactions_subscription_fkey",
     ),
     ("subscriptions", r#"{"origin_ordinal": 1}"#, "subscriptions_onchain_id_key"),
     ("subscriptions", r#"{"onchain_id": 2}"#, "subscriptions_origin_key"),
@@ -155,7 +155,7 @@ const ROWS: [(&str, &str, &str); 61] = [
 /// A statement, and what refuses it.
 const STATEMENTS: [(&str, &str); 13] = [
     ("DELETE FROM ledger.accounts WHERE external_id = 'ada'", "_account_id_fkey"),
-    ("DELETE FROM ledger.subscriptions", "transactions_subscription_id_fkey"),
+    ("DELETE FROM ledger.subscriptions", "transactions_subscription_fkey"),
     ("DELETE FROM ledger.chain_plans", "subscriptions_onchain_plan_fkey"),
     ("UPDATE ledger.plans SET price = 1", "immutable"),
     ("DELETE FROM ledger.plans", "immutable"),

@@ -56,8 +56,9 @@ pub(crate) async fn apply(
     }
     let Reading { events, happened, ids, origins, .. } = reading;
     let ids: Vec<OnchainSubscriptionId> = ids.into_iter().collect();
-    let known = step.subscriptions(&ids).await?;
+    // Wallets before subscriptions, as whoever links a wallet does: neither waits for what the other one has.
     let begun = step.begin_subscriptions(&origins).await?;
+    let known = step.subscriptions(&ids).await?;
     let begun = origins.into_iter().zip(begun).collect();
 
     let mut fold = Fold::new(config, known, begun, changes);
@@ -285,7 +286,6 @@ impl<'a> Fold<'a> {
         let new: Vec<_> = new.into_iter().filter_map(|row| Some((&row.subscription, row.origin?))).collect();
         let there: Vec<_> = there.into_iter().map(|row| &row.subscription).collect();
         step.insert_subscriptions(&new).await?;
-        // Before subscriptions are updated: whoever moves them to another account has locked that account first, too.
         step.record_movements(&self.movements, final_number).await?;
         step.update_subscriptions(&there).await?;
         Ok(self.changes)

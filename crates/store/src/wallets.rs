@@ -132,15 +132,13 @@ async fn claim(tx: &mut PgConnection, from: AccountId, to: AccountId) -> Result<
     )
     .execute(&mut *tx)
     .await?;
+    // In the same order as the indexer, so that neither waits for what the other one has.
+    sqlx::query!("SELECT id FROM ledger.subscriptions WHERE account_id = $1 ORDER BY id FOR UPDATE", from)
+        .fetch_all(&mut *tx)
+        .await?;
+    // Money that moved for them goes with them (transactions_subscription_fkey).
     sqlx::query!(
         "UPDATE ledger.subscriptions SET account_id = $2, updated_at = now() WHERE account_id = $1",
-        from,
-        to
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!(
-        "UPDATE ledger.transactions SET account_id = $2, updated_at = now() WHERE account_id = $1",
         from,
         to
     )

@@ -184,9 +184,11 @@ impl Step<'_> {
         let subscriptions: HashSet<Uuid> =
             movements.iter().map(|movement| movement.subscription.as_uuid()).collect();
         let subscriptions: Vec<Uuid> = subscriptions.into_iter().collect();
+        // Mostly nothing has failed, and PostgreSQL sees that before it looks at any subscription.
         sqlx::query!(
             "SELECT id, subscription_id, kind, tx_hash, period, ordinal, spent_key FROM ledger.transactions
-             WHERE status = 'failed' AND chain_id = $1 AND contract = $2 AND subscription_id = ANY($3)",
+             WHERE status = 'failed' AND chain_id = $1 AND contract = $2 AND subscription_id = ANY($3)
+               AND EXISTS (SELECT FROM ledger.transactions WHERE status = 'failed')",
             self.source.chain_id,
             self.source.contract,
             &subscriptions,

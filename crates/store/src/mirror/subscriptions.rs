@@ -61,7 +61,8 @@ pub struct Begun {
 }
 
 impl Step<'_> {
-    /// The subscriptions that the contract calls by one of `ids`.
+    /// The subscriptions that the contract calls by one of `ids`. Until the step ends, nobody can move them to another
+    /// account.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Inconsistent`].
@@ -75,11 +76,15 @@ impl Step<'_> {
         let ids = ids.iter().map(|id| convert::to_i64(*id)).collect::<Result<Vec<_>, _>>()?;
         let rows = sqlx::query_as!(
             SubscriptionRow,
-            r#"SELECT id, account_id, onchain_id AS "onchain_id!", onchain_plan_id AS "plan!", scheduled_plan_id, payer,
-                      reference, anchor, periods, paid_through, confirmed, cancel_scheduled_by, ended_at, ended_by,
+            // Not `= ANY`: for each row of the table, PostgreSQL goes through the whole of an array that it learns late.
+            r#"SELECT id, account_id, onchain_id AS "onchain_id!", onchain_plan_id AS "plan!", scheduled_plan_id,
+                      payer, reference, anchor, periods, paid_through, confirmed, cancel_scheduled_by, ended_at, ended_by,
                       plan_changes, evidence_block_number, evidence_block_hash, evidence_log_index, evidence_tx,
                       evidence_at
-               FROM ledger.subscriptions WHERE chain_id = $1 AND contract = $2 AND onchain_id = ANY($3)"#,
+               FROM unnest($3::bigint[]) AS wanted (wanted_id)
+               JOIN ledger.subscriptions s ON s.chain_id = $1 AND s.contract = $2 AND s.onchain_id = wanted_id
+               ORDER BY s.id
+               FOR KEY SHARE OF s"#,
             self.source.chain_id,
             self.source.contract,
             &ids,
