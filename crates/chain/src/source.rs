@@ -11,7 +11,7 @@
 //!
 //! * `endpoint`: one node, its batches and its ranges of logs; `adaptive`: how large they may be.
 //! * `transport`, `failure`, `wording`: what goes over the wire, what went wrong, what providers mean by it.
-//! * `health`: which node to ask, and when.
+//! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
 
@@ -20,6 +20,7 @@ mod endpoint;
 mod endpoints;
 mod failure;
 mod health;
+mod telemetry;
 mod transport;
 mod verify;
 mod wake;
@@ -52,6 +53,7 @@ pub use views::{ContractPlan, ContractSubscription, Receipt, TokenTransfer};
 /// How a caller names a block.
 pub use alloy::eips::BlockNumberOrTag as BlockTag;
 pub use endpoints::{Endpoints, EndpointsError};
+pub use telemetry::describe_metrics;
 pub use wake::WakeUps;
 
 /// The most blocks of one segment.
@@ -187,7 +189,7 @@ impl RpcSource {
             .http
             .iter()
             .zip(endpoints::names(&urls.http))
-            .map(|(url, name)| Arc::new(Endpoint::new(name, url.clone(), http.clone())))
+            .map(|(url, name)| Arc::new(Endpoint::new(source.chain_id, name, url.clone(), http.clone())))
             .collect();
         let shared = Shared {
             source,
@@ -350,6 +352,7 @@ impl RpcSource {
                 "its answers contradict the ledger; others are asked first"
             );
             endpoint.health(|health| health.distrust(now));
+            endpoint.telemetry().distrusted();
         }
         self.shared
             .endpoints
@@ -421,6 +424,7 @@ impl RpcSource {
             let (head, ahead) = (head.block.number, ahead.block.number);
             tracing::warn!(endpoint = endpoint.name(), head, ahead, "an endpoint lags; another one is asked");
             endpoint.health(|health| health.avoid(Instant::now()));
+            endpoint.telemetry().lagged();
         }
     }
 
@@ -489,6 +493,7 @@ impl RpcSource {
         let current = self.shared.current.load(Ordering::Relaxed);
         let endpoints = self.shared.endpoints.iter().enumerate().map(|(place, endpoint)| {
             let (until, rank) = endpoint.health(|health| (health.rests_until(now), health.rank(now)));
+            endpoint.telemetry().rests(until.is_some());
             let second = matches!(prefer, Prefer::Current) && place != current;
             ((until, rank, second, place), endpoint)
         });

@@ -5,7 +5,10 @@ use std::io::{IsTerminal as _, stderr};
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{LogFormat, LogSection};
+use crate::{
+    config::{LogFormat, LogSection},
+    progress::AboveLines,
+};
 
 /// Starts logging; `quiet` keeps it to warnings unless `RUST_LOG` says otherwise.
 pub(crate) fn start(section: &LogSection, quiet: bool) -> anyhow::Result<()> {
@@ -17,7 +20,7 @@ pub(crate) fn start(section: &LogSection, quiet: bool) -> anyhow::Result<()> {
     // These write what they were configured with, a provider's or a database's secrets included.
     let filter = format!("{filter},alloy_transport_http=off,sqlx_postgres::options=off");
     let filter = EnvFilter::try_new(filter).context("the log filter is not valid")?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveLines);
     match section.format {
         LogFormat::Text => subscriber.with_ansi(stderr().is_terminal()).init(),
         LogFormat::Json => subscriber.json().init(),

@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod logging;
 mod metrics;
+mod progress;
 mod shutdown;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::Pace;
+
 /// What an indexer does at the moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Role {
@@ -25,7 +27,9 @@ pub struct IndexerHealth {
     pub checkpoint: Option<u64>,
     /// The node's head when it was last looked at.
     pub head: Option<u64>,
-    /// When that was.
+    /// How fast it reads, while there is more to read.
+    pub pace: Option<Pace>,
+    /// When the head was looked at.
     pub looked_at: Option<Instant>,
     /// What stands in the way at the moment.
     pub problem: Option<String>,

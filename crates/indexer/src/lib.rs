@@ -7,6 +7,7 @@
 //!
 //! * [`Indexer`]: the loop, the lead, retries, health.
 //! * `ahead`: the next stretch is read while one is written.
+//! * `progress`: how fast that goes, and for how much longer.
 //! * `fork`: where the chain that was read and the chain that is there part.
 //! * `projection`: from events to subscriptions and transactions.
 //! * [`audit`]: whether the ledger is what the chain says; [`reindex`]: making it so.
@@ -17,6 +18,7 @@ mod change;
 mod error;
 mod fork;
 mod health;
+mod progress;
 mod projection;
 mod refold;
 mod reindex;
@@ -41,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use change::{LedgerChange, LedgerChangeKind};
 pub use error::IndexerError;
 pub use health::{IndexerHealth, Role};
+pub use progress::Pace;
 pub use refold::grants;
 pub use reindex::{Reading, ReindexError, reindex};
 pub use telemetry::describe_metrics;
@@ -48,6 +51,7 @@ pub use telemetry::describe_metrics;
 use crate::{
     ahead::{Ahead, Stretch},
     error::chain,
+    progress::Backfill,
     telemetry::Telemetry,
 };
 
@@ -63,8 +67,6 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
 /// After how long it looks at the chain again, which may be the right one by then, and says what happened once more.
 const REPAIR_RETRY: Duration = Duration::from_secs(60);
-/// How often a long backfill says where it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// When a block counts as unchangeable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +117,7 @@ pub struct Indexer {
     health: watch::Sender<IndexerHealth>,
     telemetry: Telemetry,
     ahead: Ahead,
+    backfill: Backfill,
 }
 
 impl std::fmt::Debug for Indexer {
@@ -142,7 +145,8 @@ impl Indexer {
         let (health, telemetry) = (watch::Sender::default(), Telemetry::new(config.source));
         let repair = "dues reindex".to_owned();
         let observer = Box::new(|_| {});
-        Self { store, rpc, config, observer, repair, health, telemetry, ahead: Ahead::new() }
+        let (ahead, backfill) = (Ahead::new(), Backfill::begin());
+        Self { store, rpc, config, observer, repair, health, telemetry, ahead, backfill }
     }
 
     /// Names the command that repairs the ledger where the chain breaks its promise of finality.
@@ -246,25 +250,36 @@ impl Indexer {
         self.rpc.verify_chain().await?;
         let mut mirror = self.wait_for_lead().await?;
         let mut checkpoint = mirror.checkpoint().await?;
-        let mut said = Instant::now();
+        self.backfill = Backfill::begin();
         loop {
             let progress = tokio::time::timeout(STEP_TIMEOUT, self.step(&mut mirror, &mut checkpoint))
                 .await
                 .map_err(|_| IndexerError::Stuck)??;
             *backoff = self.config.poll_interval;
             match progress {
-                Progress::AtHead => tokio::select! {
-                    () = heads.next() => {}
-                    () = tokio::time::sleep(self.config.poll_interval) => {}
-                },
-                Progress::Behind if said.elapsed() >= PROGRESS_INTERVAL => {
-                    said = Instant::now();
-                    let health = self.health.borrow().clone();
-                    tracing::info!(block = health.checkpoint, head = health.head, "catching up");
+                Progress::AtHead => {
+                    tokio::select! {
+                        () = heads.next() => {}
+                        () = tokio::time::sleep(self.config.poll_interval) => {}
+                    }
+                    self.backfill = Backfill::begin();
                 }
+                Progress::Behind if self.backfill.is_to_be_told() => self.tell_progress(),
                 Progress::Behind => {}
             }
         }
+    }
+
+    fn tell_progress(&self) {
+        let IndexerHealth { checkpoint, head, pace, .. } = self.health.borrow().clone();
+        tracing::info!(
+            chain = self.config.source.chain_id,
+            block = checkpoint,
+            head,
+            events_per_second = pace.map(|pace| pace.events_per_second),
+            seconds_left = pace.and_then(|pace| pace.seconds_left),
+            "catching up"
+        );
     }
 
     async fn wait_for_lead(&self) -> Result<Mirror, IndexerError> {
@@ -336,7 +351,9 @@ impl Indexer {
         if let Some((fork, from)) = unwind_to.zip(*checkpoint) {
             self.telemetry.reorganised(from.block.number.saturating_sub(fork.number));
         }
-        self.telemetry.read(counted(segment.headers.len()), counted(segment.logs.len()));
+        let (blocks, events) = (counted(segment.headers.len()), counted(segment.logs.len()));
+        self.telemetry.read(blocks, events);
+        self.backfill.read(blocks, events);
         *checkpoint = Some(next);
         if let Some(fork) = unwind_to {
             tracing::warn!(fork = fork.number, head = head.block.number, "the chain was reorganised");
@@ -353,12 +370,15 @@ impl Indexer {
         if let Some(Checkpoint { block, final_number }) = checkpoint {
             self.telemetry.stands(block.number, final_number, head.block.number);
         }
+        let left = checkpoint.map_or(0, |c| head.block.number.saturating_sub(c.block.number));
+        let pace = (left > 0).then(|| self.backfill.pace(left));
         self.health.send_if_modified(|health| {
             let now = IndexerHealth {
                 looked_at: Some(Instant::now()),
                 role: Role::Leading,
                 checkpoint: checkpoint.map(|c| c.block.number),
                 head: Some(head.block.number),
+                pace,
                 problem: problem.map(Into::into),
             };
             let changed = IndexerHealth { looked_at: now.looked_at, ..health.clone() } != now;

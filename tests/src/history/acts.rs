@@ -126,6 +126,11 @@ impl World {
             }
             Act::Err => self.err().await,
         }
+        // Else the next thing would have happened before the indexer saw anything of this one.
+        if self.rng.random_bool(0.6) {
+            let times = self.rng.random_range(1..=8);
+            self.nodes.are_asked(times).await;
+        }
         self.highest = self.highest.max(self.chain.head().await.header.number);
     }
 

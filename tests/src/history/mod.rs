@@ -145,11 +145,12 @@ impl World {
     pub async fn summary(&self) -> String {
         let count = async |query| self.ledger.count(query).await;
         format!(
-            "seed {}: {} events, {} movements, {} more were reorganised away",
+            "seed {}: {} events, {} movements, {} more were reorganised away; nodes erred: {:?}",
             self.seed,
             count("SELECT count(*) FROM ledger.chain_events").await,
             count("SELECT count(*) FROM ledger.transactions WHERE status <> 'failed'").await,
             count("SELECT count(*) FROM ledger.transactions WHERE status = 'failed'").await,
+            self.nodes.injected(),
         )
     }
 

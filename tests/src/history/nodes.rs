@@ -1,13 +1,33 @@
 //! The nodes of a history: fault proxies between the indexer and the chain's own node.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use rand::{
     RngExt as _,
     rngs::StdRng,
     seq::{IndexedRandom as _, IteratorRandom as _},
 };
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 use crate::{Fault, FaultProxy, Faults};
+
+/// How long is waited for an indexer that asks nothing.
+const PATIENCE: Duration = Duration::from_millis(150);
+const POLL: Duration = Duration::from_millis(2);
+
+/// What looks like an answer and is none. Everything else ends in a repetition of the question; one of these is always
+/// there.
+const LIES: [Fault; 8] = [
+    Fault::MissingLogs,
+    Fault::SomeLogs,
+    Fault::InventedLog,
+    Fault::WrongForkLogs,
+    Fault::StaleHead,
+    Fault::WrongFork,
+    Fault::NullBlock,
+    Fault::Cached,
+];
 
 /// One endpoint, or two. Nothing is wrong with them until something is drawn.
 #[derive(Debug)]
@@ -31,6 +51,27 @@ impl Nodes {
         self.proxies.iter().map(FaultProxy::url).collect()
     }
 
+    /// What went wrong so far, and how often.
+    pub(super) fn injected(&self) -> BTreeMap<Fault, u64> {
+        let mut all = BTreeMap::new();
+        for (fault, times) in self.proxies.iter().flat_map(|proxy| proxy.counters().injected) {
+            *all.entry(fault).or_default() += times;
+        }
+        all
+    }
+
+    fn requests(&self) -> u64 {
+        self.proxies.iter().map(|proxy| proxy.counters().requests).sum()
+    }
+
+    /// Lets the indexer go on until it has asked so many times more. Whoever rests, or is just being started, asks less.
+    pub(super) async fn are_asked(&self, times: u64) {
+        let (goal, end) = (self.requests() + times, Instant::now() + PATIENCE);
+        while self.requests() < goal && Instant::now() < end {
+            sleep(POLL).await;
+        }
+    }
+
     /// From now on all of them are right.
     pub(super) fn mend(&self) {
         for proxy in &self.proxies {
@@ -45,7 +86,7 @@ impl Nodes {
         let place = rng.random_range(0..may_err);
         let proxy = &self.proxies[place];
         proxy.kill(false);
-        if rng.random_bool(0.2) {
+        if rng.random_bool(0.1) {
             proxy.set(Faults::none());
             return format!("endpoint {place} is well");
         }
@@ -54,8 +95,9 @@ impl Nodes {
             return format!("endpoint {place} is dead");
         }
         let mut faults = Faults::none();
-        let count = rng.random_range(1..=3);
-        for fault in Fault::ALL.into_iter().sample(rng, count) {
+        let besides = rng.random_range(0..=2);
+        let besides = Fault::ALL.into_iter().sample(rng, besides);
+        for fault in LIES.choose(rng).copied().into_iter().chain(besides) {
             faults = faults.with(fault, self.chance(rng, fault));
         }
         if rng.random_bool(0.15) {
@@ -78,6 +120,12 @@ impl Nodes {
             // Each costs a second, in which nothing else happens.
             Fault::RateLimit => &[0.02],
             Fault::Delay => &[0.1],
+            // These can only happen where a range has logs, which few have.
+            Fault::MissingLogs | Fault::SomeLogs | Fault::InventedLog | Fault::WrongForkLogs
+                if !self.refuge =>
+            {
+                &[0.3, 0.6]
+            }
             _ if self.refuge => &[0.1, 0.4, 1.0],
             _ => &[0.05, 0.15, 0.3],
         };

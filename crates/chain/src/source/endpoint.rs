@@ -22,7 +22,7 @@ use url::Url;
 
 use super::{
     BlockTag, MAX_SPAN, SourceError, adaptive::Adaptive, endpoints, failure::Failure, health::Health,
-    transport::HttpTransport,
+    telemetry::Telemetry, transport::HttpTransport,
 };
 
 /// Requests in one batch, where nothing objects. Providers with a limit have it at 100 or above, mostly.
@@ -41,6 +41,7 @@ pub(super) struct Endpoint {
     /// What nobody should read in its errors.
     secrets: Vec<String>,
     client: RpcClient,
+    telemetry: Telemetry,
     state: Mutex<State>,
 }
 
@@ -61,11 +62,13 @@ struct State {
 }
 
 impl Endpoint {
-    pub(super) fn new(name: String, url: Url, http: reqwest::Client) -> Self {
+    pub(super) fn new(chain_id: u64, name: String, url: Url, http: reqwest::Client) -> Self {
         let secrets = endpoints::secrets(&url);
         let client = RpcClient::new(HttpTransport::new(http, url), false);
         let (batch, span) = (Adaptive::new(MAX_BATCH), Adaptive::new(MAX_SPAN));
-        Self { name, secrets, client, state: Mutex::new(State { health: Health::default(), batch, span }) }
+        let telemetry = Telemetry::new(chain_id, &name);
+        let state = Mutex::new(State { health: Health::default(), batch, span });
+        Self { name, secrets, client, telemetry, state }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -75,6 +78,11 @@ impl Endpoint {
     /// Looks at its health, or notes something there.
     pub(super) fn health<T>(&self, with: impl FnOnce(&mut Health) -> T) -> T {
         with(&mut self.state().health)
+    }
+
+    /// Counts what happens to it.
+    pub(super) const fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
     }
 
     /// How many blocks its logs are read of at once, at the moment.
@@ -106,7 +114,9 @@ impl Endpoint {
         method: &'static str,
         params: P,
     ) -> Result<R, Failure> {
-        self.client.request(method, params).await.map_err(|error| Failure::of(method, &error))
+        self.telemetry.asked(method, 1);
+        let answer = self.client.request(method, params).await;
+        answer.map_err(|error| self.counted(Failure::of(method, &error)))
     }
 
     pub(super) async fn header(&self, tag: BlockTag) -> Result<Option<Header>, Failure> {
@@ -244,19 +254,20 @@ impl Endpoint {
         P: RpcSend,
         R: RpcRecv,
     {
-        let failed = |error| Failure::of(method, &error);
+        let failed = |error| self.counted(Failure::of(method, &error));
         let mut batch = self.client.new_batch();
         let waiters = questions
             .iter()
             .map(|question| batch.add_call::<_, R>(Cow::Borrowed(method), question))
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
+        self.telemetry.asked(method, questions.len());
         batch.send().await.map_err(|error| match Failure::of(method, &error) {
             // Whoever refuses a batch without a word about batches refuses it with one of these.
             Failure::Broken { method, reason } if refuses_batches(&error) => {
-                Failure::Batch { method, most: None, reason }
+                self.counted(Failure::Batch { method, most: None, reason })
             }
-            failure => failure,
+            failure => self.counted(failure),
         })?;
         let mut answers = Vec::with_capacity(waiters.len());
         for waiter in waiters {
@@ -265,15 +276,26 @@ impl Endpoint {
         Ok(answers)
     }
 
+    fn counted(&self, failure: Failure) -> Failure {
+        self.telemetry.failed(&failure);
+        failure
+    }
+
     /// Notes that it answered well.
     pub(super) fn succeeded(&self) {
         self.health(Health::succeeded);
+        self.telemetry.rests(false);
     }
 
     /// Notes that it did not, and gives what a caller is told.
     pub(super) fn failed(&self, failure: Failure) -> SourceError {
         let random = fastrand::u64(..);
         let rest = self.health(|health| health.failed(&failure, Instant::now(), random));
+        self.telemetry.rests(true);
+        // Of all others, the request itself was counted.
+        if matches!(failure, Failure::Inconsistent(_) | Failure::WrongChain { .. }) {
+            self.telemetry.failed(&failure);
+        }
         let error = failure.into_error(&self.name, &self.secrets);
         tracing::debug!(endpoint = self.name, %error, ?rest, "an endpoint failed");
         error

@@ -36,6 +36,19 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Its name among the figures.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::RateLimited { .. } => "rate_limited",
+            Self::TooLarge { .. } => "too_large",
+            Self::Batch { .. } => "batch_refused",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Broken { .. } => "broken",
+            Self::Inconsistent(_) => "inconsistent",
+            Self::WrongChain { .. } => "wrong_chain",
+        }
+    }
+
     /// What a caller is told. `endpoint` is a name, no URL; `secrets` are taken out of what the provider said.
     pub(super) fn into_error(self, endpoint: &str, secrets: &[String]) -> SourceError {
         let (method, reason) = match self {

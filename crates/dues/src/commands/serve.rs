@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Ledger;
-use crate::{config::Config, metrics, shutdown};
+use crate::{config::Config, metrics, progress, shutdown};
 
 /// How long to wait for a node that does not answer at boot.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -77,6 +77,7 @@ async fn serve(
             let indexer = Indexer::new(store.clone(), rpc.clone(), chain.indexer.clone())
                 .repaired_by(format!("dues reindex --chain {name}"));
             probes.push(Probe { name: format!("indexer of {name}"), check: Box::new(indexer.readiness()) });
+            tasks.spawn(progress::watch(name.clone(), indexer.health()));
             let token = Token { address: chain.token, exponent: config.asset.exponent };
             tasks.spawn(index(name, rpc, token, indexer, parts, shutdown.clone()));
         }

@@ -1,6 +1,6 @@
 //! What `dues audit` and `dues reindex` are about.
 
-use std::{collections::HashMap, io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use alloy_primitives::Address;
 use anyhow::Context as _;
@@ -9,12 +9,15 @@ use dues_chain::source::RpcSource;
 use dues_domain::chain::ChainSource;
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_store::mirror::MirrorScope;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::Ledger;
-use crate::config::{Chain, Config, DatabaseSection, GrantSetting};
+use crate::{
+    config::{Chain, Config, DatabaseSection, GrantSetting},
+    progress,
+};
 
 /// Which of the chains.
 #[derive(Debug, Args)]
@@ -88,11 +91,5 @@ pub(super) fn node(chain: &Chain) -> anyhow::Result<RpcSource> {
 
 /// A bar with the time left, on a terminal; nothing otherwise.
 pub(super) fn bar() -> anyhow::Result<ProgressBar> {
-    let target = if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos} of {human_len}, {eta} left")?;
-    Ok(ProgressBar::with_draw_target(None, target).with_style(style))
+    progress::line("{msg} {wide_bar} {human_pos} of {human_len}, {eta} left")
 }

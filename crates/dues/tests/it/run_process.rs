@@ -158,6 +158,9 @@ async fn metrics_are_told_on_an_address_of_their_own() {
     let mut service = Service::new(&chain, &site);
     let listen = format!("127.0.0.1:{}", dues_embedded::free_port().unwrap());
     service.environment.push(("DUES__METRICS__LISTEN", listen.clone()));
+    let dead = format!("127.0.0.1:{}", dues_embedded::free_port().unwrap());
+    let node = site.rpc_url();
+    service.environment[1].1 = format!("http://{dead}/v2/a-secret-key {node}");
     let running = service.start().await;
     let metrics = reqwest::Client::new();
     chain.mine(3).await;
@@ -169,12 +172,26 @@ async fn metrics_are_told_on_an_address_of_their_own() {
         ),
         format!("dues_indexer_lag_blocks{{chain=\"{}\",contract=\"{}\"}} 0", chain.id, chain.contract),
         format!("dues_indexer_leading{{chain=\"{}\",contract=\"{}\"}} 1", chain.id, chain.contract),
+        format!("dues_rpc_resting{{chain=\"{}\",endpoint=\"{dead}\"}} 1", chain.id),
+        format!("dues_rpc_resting{{chain=\"{}\",endpoint=\"{}\"}} 0", chain.id, node.authority()),
+    ];
+    // These grow; that they are there says that they are not 0.
+    let counted = [
+        format!("dues_rpc_failures_total{{chain=\"{}\",endpoint=\"{dead}\",kind=\"broken\"}} ", chain.id),
+        format!(
+            "dues_rpc_requests_total{{chain=\"{}\",endpoint=\"{}\",method=\"eth_getLogs\"}} ",
+            chain.id,
+            node.authority()
+        ),
     ];
     eventually(SOON, "the figures say where the indexer is", || async {
         let answer =
             metrics.get(format!("http://{listen}/metrics")).send().await.map_err(|e| e.to_string())?;
         let text = answer.text().await.map_err(|e| e.to_string())?;
-        if expected.iter().all(|line| text.lines().any(|found| found == line)) { Ok(()) } else { Err(text) }
+        assert!(!text.contains("a-secret-key"), "{text}");
+        let exact = expected.iter().all(|line| text.lines().any(|found| found == line));
+        let counted = counted.iter().all(|begin| text.lines().any(|found| found.starts_with(begin)));
+        if exact && counted { Ok(()) } else { Err(text) }
     })
     .await;
     // Not on the address that the platform has.
