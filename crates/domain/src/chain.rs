@@ -244,3 +244,19 @@ pub enum ChargeFailure {
     /// The token refused for a reason of its own.
     Token,
 }
+
+impl ChargeFailure {
+    /// The reason as the API, the database and metrics spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownSubscription => "unknown_subscription",
+            Self::NotDue => "not_due",
+            Self::Cancelled => "cancelled",
+            Self::Lapsed => "lapsed",
+            Self::Allowance => "allowance",
+            Self::Balance => "balance",
+            Self::Token => "token",
+        }
+    }
+}
