@@ -260,3 +260,25 @@ impl ChargeFailure {
         }
     }
 }
+
+/// A word that is no [`ChargeFailure`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a reason why a charge fails")]
+pub struct UnknownChargeFailure;
+
+impl std::str::FromStr for ChargeFailure {
+    type Err = UnknownChargeFailure;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let all = [
+            Self::UnknownSubscription,
+            Self::NotDue,
+            Self::Cancelled,
+            Self::Lapsed,
+            Self::Allowance,
+            Self::Balance,
+            Self::Token,
+        ];
+        all.into_iter().find(|failure| failure.as_str() == name).ok_or(UnknownChargeFailure)
+    }
+}
