@@ -211,7 +211,8 @@ impl Store {
                WHERE s.chain_id = $1 AND s.contract = $2 AND p.merchant = $3
                  AND s.confirmed AND s.ended_at IS NULL AND NOT s.cancel_at_period_end
                  AND s.paid_through > $4::timestamptz - make_interval(secs => p.grace_seconds)
-                 AND (r.subscription_id IS NULL OR r.as_of < $5)
+                 -- Also after each payment, which has used up some of it.
+                 AND (r.subscription_id IS NULL OR r.as_of < $5 OR r.as_of < s.evidence_at)
                ORDER BY r.as_of NULLS FIRST
                LIMIT $6"#,
             convert::to_i64(source.chain_id)?,
