@@ -21,7 +21,7 @@ async fn live(shard: u64) {
         Some(seed) => [seed].into_iter().filter(|seed| seed % SHARDS == shard).collect(),
         None => (1..=number("DUES_HISTORIES").unwrap_or(200)).filter(|seed| seed % SHARDS == shard).collect(),
     };
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let chain = stack.chain.clone();
     let site = stack.stop().await;
     for seed in seeds {

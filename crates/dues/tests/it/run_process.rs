@@ -82,7 +82,7 @@ impl<'a> Service<'a> {
 }
 
 async fn set_up() -> (Stack, dues_tests::Account, alloy::signers::local::PrivateKeySigner) {
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let (account, payer) = stack.customer(1).await;
     (stack, account, payer)
 }
@@ -152,7 +152,7 @@ async fn a_service_whose_chain_is_reorganised_below_finality_says_so_and_still_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_told_on_an_address_of_their_own() {
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let chain = stack.chain.clone();
     let site = stack.stop().await;
     let mut service = Service::new(&chain, &site);
