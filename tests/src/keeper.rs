@@ -11,7 +11,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use dues_api::clock::{Clock as _, SystemClock};
 use dues_chain::{contract::Dues, source::RpcSource};
 use dues_domain::dunning::RetrySchedule;
-use dues_keeper::{BatchLimits, FeeLimits, Keeper, KeeperConfig, KeeperError, KeeperSigner, Plan, Round};
+use dues_keeper::{
+    BatchLimits, FeeLimits, Keeper, KeeperConfig, KeeperError, KeeperLimits, KeeperSigner, Plan, Round,
+};
 use dues_store::Store;
 use serde_json::json;
 use sqlx::Row as _;
@@ -93,7 +95,7 @@ impl Drop for RunningKeeper {
     }
 }
 
-/// What the tests' keepers do: often, and with the limits of the default configuration.
+/// What the tests' keepers do, and that they look often.
 #[must_use]
 pub fn keeper_config(stack: &Stack) -> KeeperConfig {
     KeeperConfig {
@@ -101,6 +103,14 @@ pub fn keeper_config(stack: &Stack) -> KeeperConfig {
         merchant: stack.chain.merchant,
         token: stack.chain.token,
         poll_interval: Duration::from_millis(20),
+        limits: keeper_limits(),
+    }
+}
+
+/// Those of the default configuration, but that a transaction is stuck sooner.
+#[must_use]
+pub fn keeper_limits() -> KeeperLimits {
+    KeeperLimits {
         batches: BatchLimits {
             items: 50,
             gas_per_transaction: 15_000_000,

@@ -34,7 +34,9 @@ pub use catalogue::catalogue;
 pub use chain::{Chain, Permit, SignedTx, Token, event};
 pub use database::Database;
 pub use fault_proxy::{Counters, Fault, FaultProxy, Faults};
-pub use keeper::{BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, now, signer};
+pub use keeper::{
+    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, signer,
+};
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};
 pub use wait::{SOON, eventually};

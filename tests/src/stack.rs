@@ -158,6 +158,8 @@ impl Site {
             // No blocks by the clock.
             block_time: 0,
             finality_depth: FINALITY_DEPTH,
+            // Tests charge by themselves, or have a keeper of their own.
+            keeper: None,
         };
         let devnet = Devnet::up(devnet).await.unwrap_or_else(|error| panic!("no devnet: {error:#}"));
         let manifest = std::fs::read_to_string(self.data_dir().join("devnet.json")).unwrap();

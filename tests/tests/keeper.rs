@@ -118,7 +118,7 @@ async fn many_are_charged_within_the_limits_of_a_block() {
     stack.chain.automine(false).await;
     let mut config = keeper_config(&stack);
     // Batches of three take 1,130,000 gas: two of them fit.
-    config.batches = BatchLimits { items: 3, gas_per_block: 2_500_000, ..config.batches };
+    config.limits.batches = BatchLimits { items: 3, gas_per_block: 2_500_000, ..config.limits.batches };
     let keeper = RunningKeeper::start(stack.keeper(config, &signer).await);
     for paid in [6, 12] {
         stack.chain.pending_becomes(2).await;

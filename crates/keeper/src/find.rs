@@ -70,7 +70,7 @@ pub(crate) async fn find(
         found.more = page.len() >= limit;
         after = page.last().map(|last| (last.grace.from, last.subscription));
         let promising = previewed(rpc, head, page, &mut found).await?;
-        for batch in config.batches.split(promising, config.token, doubted) {
+        for batch in config.limits.batches.split(promising, config.token, doubted) {
             if let Some(batch) = simulated(rpc, head, batch, &mut found).await? {
                 found.batches.push(batch);
             }

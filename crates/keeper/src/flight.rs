@@ -216,11 +216,11 @@ impl Keeper {
             }
             let given = self.memory.given.get(&waiting.hash).copied().unwrap_or_default();
             let age = head.block.number.saturating_sub(given.max(waiting.head_number));
-            if age < self.config.stuck_after_blocks {
+            if age < self.config.limits.stuck_after_blocks {
                 continue;
             }
             let old = Fees { max_fee: waiting.max_fee, priority_fee: waiting.priority_fee };
-            let Some(fees) = self.config.fees.replacing(old, prices) else {
+            let Some(fees) = self.config.limits.fees.replacing(old, prices) else {
                 tracing::debug!(hash = %waiting.hash, "a transaction is stuck, and the cap allows no more for it");
                 continue;
             };

@@ -85,6 +85,13 @@ pub struct KeeperConfig {
     pub token: Address,
     /// How often to look.
     pub poll_interval: Duration,
+    /// How much at once, at what price, and how patiently.
+    pub limits: KeeperLimits,
+}
+
+/// How much a keeper does at once, at what price, and how patiently: the same for all chains, mostly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeeperLimits {
     /// How large batches are, and how many go at once.
     pub batches: BatchLimits,
     /// The most that gas may cost.
@@ -278,7 +285,7 @@ impl Keeper {
         self.memory.head = head.block.number;
         let mut flight = self.settle(lead, &head).await?;
         let (slots, gas) = self.room(&flight);
-        let most = slots.saturating_mul(self.config.batches.items);
+        let most = slots.saturating_mul(self.config.limits.batches.items);
         let found = if most == 0 || gas == 0 {
             Found { more: true, ..Found::default() }
         } else {
@@ -310,7 +317,7 @@ impl Keeper {
 
     /// How many more transactions may wait for a block, and how much gas they may have.
     fn room(&self, flight: &Flight) -> (usize, u64) {
-        let limits = self.config.batches;
+        let limits = self.config.limits.batches;
         let slots = limits.in_flight.saturating_sub(flight.waiting.len());
         (slots, limits.gas_per_block.saturating_sub(flight.gas()))
     }
@@ -329,7 +336,7 @@ impl Keeper {
     ) -> Result<(), KeeperError> {
         let mut left: usize = batches.iter().map(|batch| batch.charges.len()).sum();
         let oldest = batches.iter().flat_map(|batch| &batch.charges).map(|charge| charge.grace.from).min();
-        let fees = self.config.fees.fresh(prices);
+        let fees = self.config.limits.fees.fresh(prices);
         self.mind_the_cap(fees.is_none(), prices, left);
         for batch in batches {
             let Some(fees) = fees else {
@@ -429,7 +436,7 @@ impl Keeper {
             .into_iter()
             .map(|(charge, reason)| {
                 let attempts = charge.attempts.saturating_add(1);
-                let next = self.config.retry.next(attempts, at, charge.grace, fastrand::u32(..));
+                let next = self.config.limits.retry.next(attempts, at, charge.grace, fastrand::u32(..));
                 let (id, next_attempt) = (charge.onchain_id, next.map(|next| next.to_rfc3339()));
                 let reason_code = reason.as_str();
                 tracing::info!(
@@ -454,7 +461,7 @@ impl Keeper {
         let each = U256::from(price).saturating_mul(U256::from(GAS_PER_CHARGE));
         let affordable = balance.checked_div(each).unwrap_or_default();
         let affordable = u64::try_from(affordable).unwrap_or(u64::MAX);
-        let low = affordable < self.config.low_balance_charges;
+        let low = affordable < self.config.limits.low_balance_charges;
         self.telemetry.purse(balance, affordable, low);
         if low {
             self.say_low(balance, affordable, 0);
@@ -479,7 +486,7 @@ impl Keeper {
         if above && held_back > 0 {
             if self.memory.said_fee.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
                 self.memory.said_fee = Some(Instant::now());
-                let (base_fee, cap) = (prices.next_base_fee, self.config.fees.max_fee);
+                let (base_fee, cap) = (prices.next_base_fee, self.config.limits.fees.max_fee);
                 tracing::warn!(base_fee, cap, held_back, "gas costs more than the cap; charging waits");
             }
         } else if !above && self.memory.said_fee.take().is_some() {
@@ -497,6 +504,6 @@ pub async fn plan(store: &Store, rpc: &RpcSource, config: &KeeperConfig) -> Resu
     let head = rpc.head(0).await?;
     let found = find::find(store, rpc, config, &head, DRY_RUN_MOST, &HashSet::new()).await?;
     let prices = rpc.gas_prices().await?;
-    let max_fee = config.fees.fresh(&prices).map(|fees| fees.max_fee);
+    let max_fee = config.limits.fees.fresh(&prices).map(|fees| fees.max_fee);
     Ok(Plan { head, found, prices, max_fee })
 }

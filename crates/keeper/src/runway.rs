@@ -18,7 +18,7 @@ impl Keeper {
         head: &BlockHeader,
     ) -> Result<(), KeeperError> {
         let now = head.timestamp;
-        let Some(before) = now.checked_sub_signed(self.config.runway_interval) else { return Ok(()) };
+        let Some(before) = now.checked_sub_signed(self.config.limits.runway_interval) else { return Ok(()) };
         let (source, merchant) = (self.config.source, self.config.merchant);
         let subjects = self.store.runway_subjects(source, merchant, now, before, AT_ONCE).await?;
         if subjects.is_empty() {

@@ -63,6 +63,7 @@ impl Target {
                 endpoints,
                 grant: GrantSetting::Latest,
                 token: manifest.token,
+                max_fee: None,
             };
             return Ok((ledger, vec![("devnet".to_owned(), chain)]));
         }
