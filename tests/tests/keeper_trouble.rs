@@ -245,6 +245,34 @@ async fn an_empty_purse_loses_nothing() {
     keeper.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nonce_that_somebody_else_has_used_is_given_up_and_what_it_was_for_is_charged() {
+    let stack = Stack::start().await;
+    let payers = stack.subscribers(stack.plan("basic-month").onchain_id, 1..=2).await;
+    let wallet = stack.chain.wallet(100).await;
+    let signer = dues_tests::signer(&wallet);
+    stack.fall_due(&ids(&payers)).await;
+    stack.chain.automine(false).await;
+    let keeper = RunningKeeper::start(stack.keeper(keeper_config(&stack), &signer).await);
+    stack.chain.pending_becomes(1).await;
+    keeper.kill().await;
+    stack.chain.rpc("anvil_dropAllTransactions", json!([])).await;
+    stack.chain.automine(true).await;
+    stack.chain.approve(&wallet, 1).await;
+    assert_eq!(stack.chain.pending_nonce(wallet.address()).await, 1);
+    let keeper = RunningKeeper::start(stack.keeper(keeper_config(&stack), &signer).await);
+    eventually(SOON, "it is given up", || async {
+        stack.chain.mine(1).await;
+        let rows = stack.keeper_rows().await;
+        if rows[0].status == "superseded" { Ok(()) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+    stack.each_has_paid(&payers, 2).await;
+    let nonces: Vec<_> = stack.keeper_rows().await.iter().map(|row| row.nonce).collect();
+    assert_eq!(nonces, [0, 1]);
+    keeper.stop().await;
+}
+
 /// A node in front of the chain that takes transactions and loses them, or does not even answer.
 #[derive(Clone)]
 struct Lossy {

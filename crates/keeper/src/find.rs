@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use alloy::primitives::Address;
 use dues_chain::source::{RpcSource, Simulated};
 use dues_domain::chain::{BlockHeader, ChargeFailure, OnchainSubscriptionId};
 use dues_store::{
@@ -43,7 +44,7 @@ impl Found {
 }
 
 /// Looks for up to `most` charges that go through at `head`. `doubted` are those whose tokens are given gas as if nobody
-/// knew them.
+/// knew them; `signer` is whose transactions under way are not to be sent again.
 ///
 /// # Errors
 /// [`KeeperError::Store`], [`KeeperError::Source`].
@@ -52,6 +53,7 @@ pub(crate) async fn find(
     rpc: &RpcSource,
     config: &KeeperConfig,
     head: &BlockHeader,
+    signer: Option<Address>,
     most: usize,
     doubted: &HashSet<OnchainSubscriptionId>,
 ) -> Result<Found, KeeperError> {
@@ -62,6 +64,7 @@ pub(crate) async fn find(
         let query = DueQuery {
             source: config.source,
             merchant: config.merchant,
+            signer,
             now: head.timestamp,
             after,
             limit: u32::try_from(limit).unwrap_or(u32::MAX),

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy::primitives::{B256, U256};
-use dues_chain::source::{BlockTag, GasPrices, Inclusion, Sent};
+use dues_chain::source::{GasPrices, Inclusion, Sent};
 use dues_domain::chain::{BlockHeader, ChargeFailure, OnchainSubscriptionId, SubscriptionEventKind};
 use dues_store::keeper::{KeeperLead, KeeperTransaction, MinedAt, NewKeeperTransaction};
 
@@ -108,7 +108,7 @@ impl Keeper {
         }
         flight.waiting.retain(|nonce, _| !in_a_block.contains(nonce));
         lost.retain(|nonce| !in_a_block.contains(nonce));
-        self.give_up(lead, &lost).await?;
+        self.give_up(lead, head, &lost).await?;
         let waiting: BTreeSet<B256> = flight.waiting.values().map(|waiting| waiting.hash).collect();
         self.memory.given.retain(|hash, _| waiting.contains(hash));
         self.telemetry.in_flight(flight.waiting.len());
@@ -176,20 +176,28 @@ impl Keeper {
     }
 
     /// Nonces that others have taken for good: the signer's key is used elsewhere, too.
-    async fn give_up(&self, lead: &mut KeeperLead, lost: &BTreeSet<u64>) -> Result<(), KeeperError> {
-        let Some(lowest) = lost.first() else { return Ok(()) };
-        let Some(checkpoint) = self.store.checkpoint(self.config.source).await? else { return Ok(()) };
-        let Some(last_final) = self.rpc.header(BlockTag::Number(checkpoint.final_number)).await? else {
-            return Ok(());
-        };
-        let count = self.rpc.transaction_count(self.signer.address(), last_final.block).await?;
-        if *lowest >= count {
+    async fn give_up(
+        &mut self,
+        lead: &mut KeeperLead,
+        head: &BlockHeader,
+        lost: &BTreeSet<u64>,
+    ) -> Result<(), KeeperError> {
+        self.memory.lost.retain(|nonce, _| lost.contains(nonce));
+        if lost.is_empty() {
             return Ok(());
         }
-        for nonce in lost.range(..count) {
-            let signer = self.signer.address();
-            tracing::warn!(nonce, %signer, "somebody else has used a nonce of the signer; its key should be the keeper's alone");
-            lead.settled(*nonce).await?;
+        let checkpoint = self.store.checkpoint(self.config.source).await?;
+        let final_number = checkpoint.map_or(0, |checkpoint| checkpoint.final_number);
+        for nonce in lost {
+            // Where the block is final that it was missed at, a reorganisation cannot bring it back.
+            if *self.memory.lost.entry(*nonce).or_insert(head.block.number) <= final_number {
+                let signer = self.signer.address();
+                tracing::warn!(
+                    nonce, %signer,
+                    "somebody else has used a nonce of the signer; its key should be the keeper's alone"
+                );
+                lead.settled(*nonce).await?;
+            }
         }
         Ok(())
     }

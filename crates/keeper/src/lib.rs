@@ -171,6 +171,8 @@ struct Memory {
     doubted: HashSet<OnchainSubscriptionId>,
     /// The head when a transaction was sent again.
     given: HashMap<B256, u64>,
+    /// The head when a nonce was first seen to be used up by none of ours.
+    lost: HashMap<u64, u64>,
     /// The number of the highest head that was seen.
     head: u64,
     purse_looked_at: Option<Instant>,
@@ -289,7 +291,11 @@ impl Keeper {
         let found = if most == 0 || gas == 0 {
             Found { more: true, ..Found::default() }
         } else {
-            find::find(&self.store, &self.rpc, &self.config, &head, most, &self.memory.doubted).await?
+            {
+                let signer = Some(self.signer.address());
+                find::find(&self.store, &self.rpc, &self.config, &head, signer, most, &self.memory.doubted)
+                    .await?
+            }
         };
         let mut round = Round { more: found.more, refused: found.refused.len(), ..Round::default() };
         self.refused(lead, &head, found.refused).await?;
@@ -502,7 +508,7 @@ impl Keeper {
 pub async fn plan(store: &Store, rpc: &RpcSource, config: &KeeperConfig) -> Result<Plan, KeeperError> {
     rpc.verify_chain().await?;
     let head = rpc.head(0).await?;
-    let found = find::find(store, rpc, config, &head, DRY_RUN_MOST, &HashSet::new()).await?;
+    let found = find::find(store, rpc, config, &head, None, DRY_RUN_MOST, &HashSet::new()).await?;
     let prices = rpc.gas_prices().await?;
     let max_fee = config.limits.fees.fresh(&prices).map(|fees| fees.max_fee);
     Ok(Plan { head, found, prices, max_fee })

@@ -22,6 +22,9 @@ pub struct DueQuery {
     pub source: ChainSource,
     /// Of whose plans.
     pub merchant: Address,
+    /// Whose transactions may be under way for some of it. What others have sent is nothing to wait for: it may never be
+    /// in a block, and the contract charges once in any case.
+    pub signer: Option<Address>,
     /// What time it is, by the chain's clock.
     pub now: DateTime<Utc>,
     /// Those after this one: the last of the page before.
@@ -99,7 +102,7 @@ impl TryFrom<ChargeRow> for Charge {
 
 impl Store {
     /// What is due and not put off, the longest due first: renewing, confirmed, within grace, no attempt put it off to
-    /// later, and no transaction of a keeper is under way for it.
+    /// later, and no transaction of the signer is under way for it.
     ///
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Inconsistent`].
@@ -111,7 +114,7 @@ impl Store {
                    SELECT DISTINCT unnest(t.onchain_ids) AS onchain_id
                    FROM ledger.keeper_transactions t
                    LEFT JOIN ledger.chain_checkpoints c USING (chain_id, contract)
-                   WHERE t.chain_id = $1 AND t.contract = $2
+                   WHERE t.chain_id = $1 AND t.contract = $2 AND t.signer = $8
                      AND (t.status = 'mined' AND t.block_number > c.block_number
                           OR t.status = 'open' AND NOT EXISTS (
                               SELECT FROM ledger.keeper_transactions m
@@ -146,6 +149,7 @@ impl Store {
             after,
             after_id,
             i64::from(query.limit),
+            query.signer.map(|signer| signer.to_vec()),
         )
         .fetch_all(&self.pool)
         .await?
