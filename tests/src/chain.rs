@@ -188,6 +188,24 @@ impl Chain {
         SignedTx { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into() }
     }
 
+    /// Puts a contract on the chain, as the merchant, and gives its address.
+    pub async fn create(&self, code: Vec<u8>) -> Address {
+        let merchant = self.merchant_wallet();
+        let request = TransactionRequest::default()
+            .with_deploy_code(code)
+            .with_nonce(self.pending_nonce(merchant.address()).await)
+            .with_chain_id(self.id)
+            .with_gas_limit(10 * GAS)
+            .with_max_fee_per_gas(MAX_FEE)
+            .with_max_priority_fee_per_gas(1_000_000_000);
+        let envelope = request.build(&EthereumWallet::from(merchant)).await.unwrap();
+        let tx = SignedTx { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into() };
+        self.send(&tx).await;
+        let receipt = self.receipt(tx.hash).await;
+        assert!(receipt.status(), "a contract could not be created");
+        receipt.contract_address.unwrap()
+    }
+
     /// Sends a transaction, for the first time or again.
     pub async fn send(&self, tx: &SignedTx) {
         let hash = *self.provider.send_raw_transaction(&tx.raw).await.unwrap().tx_hash();

@@ -7,6 +7,7 @@
 //! * [`Api`]: the HTTP side, as the platform's server sees it.
 //! * [`FaultProxy`]: a node that fails, lags and lies, in front of one that does not.
 //! * [`Ledger`]: PostgreSQL, for looking at rows.
+//! * [`RunningKeeper`]: whoever charges what is due.
 //! * [`history`]: whatever can happen, at random.
 //! * [`eventually`]: waiting for a condition, with a deadline and without sleeping for luck.
 //!
@@ -22,6 +23,7 @@ mod database;
 mod fault_proxy;
 pub mod history;
 mod intents;
+mod keeper;
 mod ledger;
 mod reorg;
 mod stack;
@@ -32,6 +34,9 @@ pub use catalogue::catalogue;
 pub use chain::{Chain, Permit, SignedTx, Token, event};
 pub use database::Database;
 pub use fault_proxy::{Counters, Fault, FaultProxy, Faults};
+pub use keeper::{
+    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, signer,
+};
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};
 pub use wait::{SOON, eventually};

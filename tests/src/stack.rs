@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
+use chrono::TimeDelta;
+use dues_api::clock::{Clock as _, SystemClock};
 use dues_chain::contract::IDues;
 use dues_devnet::{Devnet, DevnetOptions, Ports};
 use dues_domain::{
@@ -37,6 +39,8 @@ const CHAIN_ID: u64 = 31_337;
 pub struct Options {
     /// Whether the chain is an anvil of the test's, which lives on while the devnet is stopped.
     pub external_chain: bool,
+    /// By how many days such a chain's clock begins behind the machine's. It goes on from there.
+    pub days_behind: u64,
 }
 
 /// What outlives a start: data directory, database, and chain where it is the test's.
@@ -102,15 +106,23 @@ impl Site {
     /// A place where nothing was started yet.
     pub async fn new(options: Options) -> Self {
         if options.external_chain {
-            return Self::on_chain(CHAIN_ID).await;
+            return Self::on(CHAIN_ID, options.days_behind).await;
         }
         Self { anvil: None, chain_id: CHAIN_ID, database: Database::fresh().await, dir: scratch_dir() }
     }
 
     /// A place with a chain of the test's own, of another number than all others have.
     pub async fn on_chain(chain_id: u64) -> Self {
+        Self::on(chain_id, 0).await
+    }
+
+    async fn on(chain_id: u64, days_behind: u64) -> Self {
         let dir = scratch_dir();
-        let anvil = AnvilOptions::new(tools::anvil().unwrap(), chain_id, dir.path().join("chain"));
+        let mut anvil = AnvilOptions::new(tools::anvil().unwrap(), chain_id, dir.path().join("chain"));
+        if days_behind > 0 {
+            let genesis = SystemClock.now() - TimeDelta::days(days_behind.try_into().unwrap());
+            anvil.extra_args = vec!["--timestamp".into(), genesis.timestamp().to_string().into()];
+        }
         let anvil = Some(Anvil::start(anvil).await.unwrap());
         Self { anvil, chain_id, database: Database::fresh().await, dir }
     }
@@ -146,6 +158,8 @@ impl Site {
             // No blocks by the clock.
             block_time: 0,
             finality_depth: FINALITY_DEPTH,
+            // Tests charge by themselves, or have a keeper of their own.
+            keeper: None,
         };
         let devnet = Devnet::up(devnet).await.unwrap_or_else(|error| panic!("no devnet: {error:#}"));
         let manifest = std::fs::read_to_string(self.data_dir().join("devnet.json")).unwrap();

@@ -29,7 +29,7 @@ async fn live(shard: u64) {
         }
     };
     for seeds in seeds.chunks(PER_CHAIN) {
-        let stack = Site::new(Options { external_chain: true }).await.start().await;
+        let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
         let chain = stack.chain.clone();
         let site = stack.stop().await;
         for seed in seeds {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 async fn external() -> Stack {
-    Site::new(Options { external_chain: true }).await.start().await
+    Site::new(Options { external_chain: true, ..Options::default() }).await.start().await
 }
 
 async fn indexer(site: &Site, chain: &Chain, chain_id: u64) -> Indexer {

@@ -77,7 +77,7 @@ impl Mirror {
 }
 
 async fn stack() -> Stack {
-    Site::new(Options { external_chain: true }).await.start().await
+    Site::new(Options { external_chain: true, ..Options::default() }).await.start().await
 }
 
 fn endpoints(urls: &[&Url]) -> Endpoints {

@@ -173,7 +173,7 @@ async fn a_wallet_that_is_claimed_between_a_reorganisation_and_the_next_block_ke
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reorganisation_while_dues_is_down_is_seen_at_the_next_start() {
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let ((gone, payer_gone), (moved, payer_moved)) = (stack.customer(1).await, stack.customer(2).await);
     let plan = stack.plan("premium-month").onchain_id;
     let first = stack.chain.sign_subscribe(&payer_gone, plan, gone.reference).await;

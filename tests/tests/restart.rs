@@ -47,7 +47,7 @@ async fn a_restart_gives_the_same_answers_and_writes_no_row_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_while_dues_is_down_is_seen_at_the_next_start() {
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let (account, payer) = stack.customer(1).await;
     let (plan, chain) = (stack.plan("basic-month").onchain_id, stack.chain.clone());
     let site = stack.stop().await;

@@ -6,6 +6,7 @@ use alloy_primitives::B256;
 use chrono::{DateTime, Utc};
 use dues_domain::{
     catalogue::Tier,
+    dunning::{Dunning, Runway},
     entitlement::{ChainEvidence, Entitlement, Finality, Meter, Rail, ScheduledPlan},
     money::Money,
     subscription::SubscriptionStatus,
@@ -117,6 +118,8 @@ pub(crate) struct EntitlementsBody {
     /// The plan of that subscription's next period, where a change is scheduled. Takes effect with the renewal; not at
     /// all where the subscription ends before.
     scheduled_plan: Option<ScheduledPlanBody>,
+    /// What is known of that subscription's next renewal; `null` where nothing is.
+    renewal: Option<RenewalBody>,
     /// Everything that the tier includes.
     features: BTreeSet<String>,
     /// When this answer changes if nothing but time happens: the end of the paid period, or of the grace after
@@ -147,6 +150,56 @@ impl From<ScheduledPlan> for ScheduledPlanBody {
     fn from(scheduled: ScheduledPlan) -> Self {
         let (plan, tier) = scheduled.sold_as.map(|(key, tier)| (key.as_str().to_owned(), tier)).unzip();
         Self { plan, tier, onchain_id: scheduled.onchain_id.to_string() }
+    }
+}
+
+/// What is known of a subscription's next renewal.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Renewal)]
+struct RenewalBody {
+    /// For how many further periods the payer's balance and allowance last, whichever is less, as if this were its only
+    /// subscription; `null` where nobody has looked yet.
+    #[schema(example = 3)]
+    renewals_left: Option<u32>,
+    /// What runs out first: `balance` or `allowance`.
+    #[schema(example = "allowance")]
+    limited_by: Option<&'static str>,
+    /// When that was looked at, by the chain's clock.
+    means_as_of: Option<DateTime<Utc>>,
+    /// Where the renewal is due and was refused: why, and when it is tried again.
+    refused: Option<RefusedBody>,
+}
+
+/// A renewal that was tried and refused.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RefusedRenewal)]
+struct RefusedBody {
+    /// `allowance` (the payer lets us take too little), `balance` (it has too little), or `token` (the token refuses:
+    /// a blocklist, a pause).
+    #[schema(example = "balance")]
+    reason: &'static str,
+    /// How often it was tried.
+    #[schema(example = 2)]
+    attempts: u32,
+    /// By the chain's clock.
+    last_attempt_at: DateTime<Utc>,
+    /// `null` where grace ends before.
+    next_attempt_at: Option<DateTime<Utc>>,
+}
+
+impl RenewalBody {
+    fn new(dunning: Option<Dunning>, runway: Option<Runway>) -> Option<Self> {
+        (dunning.is_some() || runway.is_some()).then(|| Self {
+            renewals_left: runway.map(|runway| runway.renewals),
+            limited_by: runway.map(|runway| runway.limited_by.as_str()),
+            means_as_of: runway.map(|runway| runway.as_of),
+            refused: dunning.map(|dunning| RefusedBody {
+                reason: dunning.reason.as_str(),
+                attempts: dunning.attempts,
+                last_attempt_at: dunning.last_attempt_at,
+                next_attempt_at: dunning.next_attempt_at,
+            }),
+        })
     }
 }
 
@@ -206,6 +259,7 @@ impl EntitlementsBody {
             status: entitlement.status,
             cancel_at_period_end: entitlement.cancel_at_period_end,
             scheduled_plan: entitlement.scheduled_plan.map(Into::into),
+            renewal: RenewalBody::new(entitlement.dunning, entitlement.runway),
             features: entitlement.features,
             valid_until: entitlement.valid_until,
             meters: Meters { requests: entitlement.requests.into(), tokens: entitlement.tokens.into() },

@@ -218,7 +218,7 @@ pub const fn interval_unit_number(unit: IntervalUnit) -> u8 {
     }
 }
 
-fn charge_failure(value: u8) -> Result<ChargeFailure, DecodeError> {
+pub(crate) fn charge_failure(value: u8) -> Result<ChargeFailure, DecodeError> {
     Ok(match value {
         1 => ChargeFailure::UnknownSubscription,
         2 => ChargeFailure::NotDue,

@@ -14,8 +14,10 @@
 //! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
+//! * `views`: storage and receipts; `charging`: simulations, gas, and what is sent.
 
 mod adaptive;
+mod charging;
 mod endpoint;
 mod endpoints;
 mod failure;
@@ -48,6 +50,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::{adaptive::Adaptive, endpoint::Endpoint, failure::Failure, verify::HashRule};
 
+pub use charging::{GasPrices, Inclusion, Means, Sent, Simulated, batch_call};
 pub use views::{ContractPlan, ContractSubscription, Receipt, TokenTransfer};
 
 /// How a caller names a block.

@@ -2,7 +2,7 @@
 //!
 //! [`Devnet::up`] starts anvil and PostgreSQL (or uses those that it is pointed at), puts the contract and a
 //! test token on the chain, creates the catalogue's plans, demo accounts with funded wallets and some history,
-//! and then the indexer and the API. [`Devnet::run`] tells what happens until it is stopped.
+//! and then the indexer, the API and the keeper. [`Devnet::run`] tells what happens until it is stopped.
 //!
 //! Everything lives in one data directory and is taken up again by the next start, whatever ended the last one.
 
@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::Context as _;
 use dues_domain::{catalogue::Catalogue, money::Asset};
+use dues_keeper::KeeperLimits;
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,8 @@ pub struct DevnetOptions {
     pub block_time: u64,
     /// Blocks below the head that count as final.
     pub finality_depth: u64,
+    /// How the keeper charges; `None` for none, where charging is somebody else's business.
+    pub keeper: Option<KeeperLimits>,
 }
 
 /// Ports on 127.0.0.1; a free one where none is given.

@@ -1,4 +1,4 @@
-//! Dues itself: the indexer and the API, in this process.
+//! Dues itself: the indexer, the API and the keeper, in this process.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use dues_api::{
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
+use dues_keeper::{Keeper, KeeperConfig, KeeperSigner};
 use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,10 @@ use crate::{DevnetOptions, chain::Contracts, services::Services};
 
 /// The chain is on this machine: looking at it is cheap.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Twice in a block.
+const KEEPER_INTERVAL: Duration = Duration::from_millis(500);
+/// Charges what is due: anvil's account 9. Every anvil has this key and gives it funds; it protects nothing.
+const KEEPER_KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 const KEY_NAME: &str = "devnet";
 
@@ -30,6 +35,7 @@ pub(crate) struct Server {
     shutdown: CancellationToken,
     indexer: JoinHandle<anyhow::Result<()>>,
     serving: JoinHandle<anyhow::Result<()>>,
+    keeper: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Server {
@@ -53,6 +59,7 @@ impl Server {
         };
         let (observer, changes) = mpsc::unbounded_channel();
         let repair = format!("dues reindex --devnet {}", options.data_dir.display());
+        let keeper_rpc = rpc.clone();
         let indexer = Indexer::new(store.clone(), rpc, config).repaired_by(repair).on_change(move |change| {
             // Nobody listens any more only while everything stops.
             let _ = observer.send(change);
@@ -65,7 +72,7 @@ impl Server {
         });
 
         let state = AppState {
-            store,
+            store: store.clone(),
             // On a devnet a payment shows at once.
             grants: Grants::at_once(),
             catalogue: Arc::new(options.catalogue.clone()),
@@ -85,7 +92,25 @@ impl Server {
             outcome = caught_up => { outcome.context("the ledger did not catch up with the chain")??; }
             ended = &mut indexer => return Err(ended_early(ended)),
         }
-        Ok(Self { changes, api, finality_depth: options.finality_depth, shutdown, indexer, serving })
+        let keeper = match options.keeper {
+            Some(limits) => {
+                let config = KeeperConfig {
+                    source: contracts.source,
+                    merchant: contracts.merchant,
+                    token: contracts.token,
+                    poll_interval: KEEPER_INTERVAL,
+                    limits,
+                };
+                let signer = KeeperSigner::from_private_key(&KEEPER_KEY.into())?;
+                let keeper = Keeper::new(store, keeper_rpc, config, signer);
+                let shutdown = shutdown.clone();
+                // Where it fails for good, the rest of the devnet goes on, and anybody can charge.
+                Some(tokio::spawn(async move { keeper.run(shutdown).await.context("the keeper stopped") }))
+            }
+            None => None,
+        };
+        let finality_depth = options.finality_depth;
+        Ok(Self { changes, api, finality_depth, shutdown, indexer, serving, keeper })
     }
 
     /// What the ledger goes through; why the indexer stopped; why the API stopped.
@@ -103,7 +128,7 @@ impl Server {
     /// Lets requests that are under way finish, and the indexer its step.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
-        for task in [self.indexer, self.serving] {
+        for task in [Some(self.indexer), Some(self.serving), self.keeper].into_iter().flatten() {
             // One that had ended before was told of, and its handle must not be asked twice.
             if !task.is_finished()
                 && let Ok(Err(error)) = task.await

@@ -244,3 +244,41 @@ pub enum ChargeFailure {
     /// The token refused for a reason of its own.
     Token,
 }
+
+impl ChargeFailure {
+    /// The reason as the API, the database and metrics spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownSubscription => "unknown_subscription",
+            Self::NotDue => "not_due",
+            Self::Cancelled => "cancelled",
+            Self::Lapsed => "lapsed",
+            Self::Allowance => "allowance",
+            Self::Balance => "balance",
+            Self::Token => "token",
+        }
+    }
+}
+
+/// A word that is no [`ChargeFailure`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("not a reason why a charge fails")]
+pub struct UnknownChargeFailure;
+
+impl std::str::FromStr for ChargeFailure {
+    type Err = UnknownChargeFailure;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let all = [
+            Self::UnknownSubscription,
+            Self::NotDue,
+            Self::Cancelled,
+            Self::Lapsed,
+            Self::Allowance,
+            Self::Balance,
+            Self::Token,
+        ];
+        all.into_iter().find(|failure| failure.as_str() == name).ok_or(UnknownChargeFailure)
+    }
+}

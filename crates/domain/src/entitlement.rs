@@ -9,6 +9,7 @@ use crate::{
     calendar::{self, OutsideCalendar, Span},
     catalogue::{Catalogue, Quota, Tier},
     chain::{BlockRef, ChainSource, OnchainPlanId, OnchainSubscriptionId},
+    dunning::{Dunning, Runway},
     ids::{PlanKey, SubscriptionId},
     subscription::{SubscriptionStatus, Term},
 };
@@ -70,6 +71,10 @@ pub struct SubscriptionFacts {
     pub anchor: DateTime<Utc>,
     /// The plan of its next period, where that is another one.
     pub scheduled_plan: Option<ScheduledPlan>,
+    /// How its renewal stands, where it was tried and refused.
+    pub dunning: Option<Dunning>,
+    /// How many further periods its payer's money and consent last for, where somebody has looked.
+    pub runway: Option<Runway>,
     /// What its access rests on.
     pub evidence: ChainEvidence,
 }
@@ -94,6 +99,10 @@ pub struct Entitlement {
     pub cancel_at_period_end: bool,
     /// The plan of that subscription's next period, where that is another one.
     pub scheduled_plan: Option<ScheduledPlan>,
+    /// How that subscription's renewal stands, where it was tried and refused.
+    pub dunning: Option<Dunning>,
+    /// How many further periods that subscription's payer can pay, where somebody has looked.
+    pub runway: Option<Runway>,
     /// Everything that the tier includes.
     pub features: BTreeSet<String>,
     /// The instant at which this answer changes if nothing but time happens; `None` for the free tier.
@@ -134,6 +143,8 @@ pub fn entitlement(
         status: best.map(|(_, s)| s.term.status_at(now)),
         cancel_at_period_end: best.is_some_and(|(_, s)| s.term.cancel_at_period_end),
         scheduled_plan: best.and_then(|(_, s)| s.scheduled_plan.clone()),
+        dunning: best.and_then(|(_, s)| s.dunning),
+        runway: best.and_then(|(_, s)| s.runway),
         features: terms.features,
         valid_until: best.and_then(|(_, s)| s.term.next_change(now)),
         requests: Meter { quota: terms.requests, resets_at },
@@ -169,6 +180,8 @@ mod tests {
             },
             anchor: t(0),
             scheduled_plan: None,
+            dunning: None,
+            runway: None,
             evidence: ChainEvidence {
                 source: ChainSource { chain_id: 1, contract: Address::ZERO },
                 onchain_id: 1,

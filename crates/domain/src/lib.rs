@@ -11,12 +11,14 @@
 //! | [`catalogue`] | tiers, quotas, features, plans |
 //! | [`fold`] | what a subscription's on-chain events amount to, and the money that moved |
 //! | [`subscription`] | its status at an instant |
+//! | [`dunning`] | when a refused renewal is tried again |
 //! | [`entitlement`] | what an account may do at an instant, and on what evidence |
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod calendar;
 pub mod catalogue;
 pub mod chain;
+pub mod dunning;
 pub mod entitlement;
 pub mod fold;
 pub mod ids;

@@ -1,5 +1,6 @@
 //! The configuration: `dues.toml` with its defaults, and the environment.
 
+mod keeper;
 mod sections;
 
 use std::{
@@ -22,8 +23,9 @@ use dues_domain::{
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_store::{Store, mirror::MirrorScope};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
+pub(crate) use keeper::KeeperSettings;
 use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
 pub(crate) use sections::{
     DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection,
@@ -40,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) database: DatabaseSection,
     pub(crate) log: LogSection,
     pub(crate) metrics: MetricsSection,
+    pub(crate) keeper: KeeperSettings,
     pub(crate) chains: BTreeMap<String, Chain>,
     pub(crate) asset: Asset,
     pub(crate) catalogue: Catalogue,
@@ -54,6 +57,8 @@ pub(crate) struct Chain {
     pub(crate) grant: GrantSetting,
     /// The token that stands for the catalogue's currency.
     pub(crate) token: Address,
+    /// The most that the keeper pays for gas here, in wei per unit, where that is not what it is elsewhere.
+    pub(crate) max_fee: Option<u64>,
     /// What the indexer is to do.
     pub(crate) indexer: IndexerConfig,
 }
@@ -109,16 +114,25 @@ impl Config {
         if let Some(text) = text {
             layers = layers.add_source(File::from_str(text, FileFormat::Toml));
         }
+        // As they are: what looks like a number would be read as one, and "0123" is another password than "123".
+        let secret = |name: &str| match &environment {
+            Some(given) => given.get(name).cloned(),
+            None => std::env::var(name).ok(),
+        };
+        let private_key = secret("DUES__KEEPER__PRIVATE_KEY").map(SecretString::from);
+        let keystore_password = secret("DUES__KEEPER__KEYSTORE_PASSWORD").map(SecretString::from);
         let environment = Environment::with_prefix("DUES")
             .prefix_separator("__")
             .separator("__")
             .try_parsing(true)
             .source(environment);
-        let root: Root = layers
+        let mut root: Root = layers
             .add_source(environment)
             .build()
             .and_then(::config::Config::try_deserialize)
             .context("the configuration cannot be read")?;
+        root.keeper.private_key = private_key;
+        root.keeper.keystore_password = keystore_password;
         Self::check(root, faults)
     }
 
@@ -131,6 +145,7 @@ impl Config {
             faults.add("database.max_connections: at least 1 is needed");
         }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
+        let keeper = KeeperSettings::check(root.keeper, &mut faults);
         let mut chains = BTreeMap::new();
         let mut sources = HashMap::new();
         for (name, section) in root.chains {
@@ -148,8 +163,9 @@ impl Config {
         }
         faults.report()?;
         let catalogue = catalogue.context("the catalogue is not valid")?;
+        let keeper = keeper.context("the keeper's settings are not valid")?;
         let (server, database, log, metrics) = (root.server, root.database, root.log, root.metrics);
-        Ok(Self { server, database, log, metrics, chains, asset, catalogue })
+        Ok(Self { server, database, log, metrics, keeper, chains, asset, catalogue })
     }
 
     /// The chains on which a payment gives access only once its block is final.
@@ -163,7 +179,9 @@ impl Config {
         let chains: Vec<_> = self.chains.keys().map(String::as_str).collect();
         let chains = if chains.is_empty() { "none".to_owned() } else { chains.join(", ") };
         let database = if self.database.url.is_some() { "a server of yours" } else { "its own PostgreSQL" };
-        format!("{} plans; chains: {chains}; database: {database}", self.catalogue.plans().count())
+        let keeper = if self.keeper.has_signer() { "charges" } else { "has no key, and charges nothing" };
+        let plans = self.catalogue.plans().count();
+        format!("{plans} plans; chains: {chains}; database: {database}; the keeper {keeper}")
     }
 }
 
@@ -175,6 +193,14 @@ fn refuse_secrets(text: &str, faults: &mut Faults) -> anyhow::Result<()> {
     })?;
     if file.get("database").and_then(|section| section.get("url")).is_some() {
         faults.add("database.url: belongs into the environment, as DUES__DATABASE__URL");
+    }
+    for name in ["private_key", "keystore_password"] {
+        if file.get("keeper").and_then(|section| section.get(name)).is_some() {
+            let variable = name.to_uppercase();
+            faults.add(format_args!(
+                "keeper.{name}: belongs into the environment, as DUES__KEEPER__{variable}"
+            ));
+        }
     }
     for (name, section) in file.get("chains").and_then(toml::Value::as_table).into_iter().flatten() {
         if section.get("rpc_url").is_some() {
@@ -276,6 +302,9 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
     if section.poll_interval_ms == 0 {
         faults.add(format_args!("chains.{name}.poll_interval_ms: at least 1 is needed"));
     }
+    let max_fee = section
+        .max_fee_gwei
+        .and_then(|gwei| faults.take(&format!("chains.{name}.max_fee_gwei"), keeper::wei(gwei)));
     let source = ChainSource {
         chain_id: section.chain_id,
         contract: section.contract.unwrap_or_else(contract_address),
@@ -284,6 +313,7 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
         endpoints: endpoints?,
         grant: section.grant,
         token: section.token,
+        max_fee,
         indexer: IndexerConfig {
             source,
             scope: MirrorScope { merchant: section.merchant, start_block: section.start_block },
@@ -370,6 +400,50 @@ mod tests {
         )
         .unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_keepers_key_comes_from_the_environment_and_stays_out_of_sight() {
+        const KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
+        let config = parse("", &[("DUES__KEEPER__PRIVATE_KEY", KEY)]).unwrap();
+        let signer = config.keeper.signer().unwrap().unwrap();
+        assert_eq!(signer.address().to_string(), "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720");
+        assert!(!format!("{config:?}").contains(&KEY[2..]));
+        let fault = |text: &str, environment: &[(&str, &str)]| {
+            let error = format!("{:#}", parse(text, environment).unwrap_err());
+            assert!(!error.contains("2a871d07") && !error.contains("hunter2"), "{error}");
+            error
+        };
+        let text = format!("[keeper]\nprivate_key = \"{KEY}\"\nkeystore_password = \"hunter2\"\n");
+        let error = fault(&text, &[]);
+        assert!(
+            error.contains("DUES__KEEPER__PRIVATE_KEY") && error.contains("KEYSTORE_PASSWORD"),
+            "{error}"
+        );
+        let broken = &KEY[..60];
+        assert!(fault("", &[("DUES__KEEPER__PRIVATE_KEY", broken)]).contains("keeper.private_key"));
+        assert!(fault("[keeper]\nkeystore = \"a.json\"\n", &[]).contains("its password is needed"));
+        let error = fault(
+            "[keeper]\nkeystore = \"a.json\"\nmax_fee_gwei = \"0\"\nbatch_size = 0\n",
+            &[("DUES__KEEPER__PRIVATE_KEY", KEY)],
+        );
+        for part in ["give one of them", "keeper.max_fee_gwei", "keeper.batch_size"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        // A password that looks like a number is taken as it is.
+        let config =
+            parse("[keeper]\nkeystore = \"a\"", &[("DUES__KEEPER__KEYSTORE_PASSWORD", "007")]).unwrap();
+        assert!(config.keeper.has_signer() && !format!("{config:?}").contains("007"));
+        assert!(!parse("", &[]).unwrap().keeper.has_signer());
+    }
+
+    #[test]
+    fn a_chain_can_have_its_own_cap_on_what_gas_costs() {
+        let rpc = ("DUES__CHAINS__BASE__RPC_URL", "http://127.0.0.1:8545");
+        let config = parse(&format!("{CHAIN}max_fee_gwei = \"0.05\"\n"), &[rpc]).unwrap();
+        assert_eq!(config.keeper.config(&config.chains["base"]).limits.fees.max_fee, 50_000_000);
+        let config = parse(CHAIN, &[rpc, ("DUES__KEEPER__MAX_FEE_GWEI", "7")]).unwrap();
+        assert_eq!(config.keeper.config(&config.chains["base"]).limits.fees.max_fee, 7_000_000_000);
     }
 
     #[test]

@@ -26,14 +26,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a local devnet: anvil, PostgreSQL, contract, API and indexer, with demo accounts.
+    /// Run a local devnet: anvil, PostgreSQL, contract, API, indexer and keeper, with demo accounts.
     Dev(commands::dev::Args),
-    /// Run the API and the indexer in one process.
+    /// Run the API, the indexer and, where it has a key, the keeper in one process.
     Run,
     /// Run the API alone.
     Api,
     /// Run the indexer alone.
     Index,
+    Keeper(commands::keeper::Args),
     /// Bring the database's schema up to date.
     Migrate,
     Audit(commands::audit::Args),
@@ -87,6 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Run => commands::serve::run(config, commands::serve::Parts::ALL).await,
             Command::Api => commands::serve::run(config, commands::serve::Parts::API).await,
             Command::Index => commands::serve::run(config, commands::serve::Parts::INDEXER).await,
+            Command::Keeper(args) => commands::keeper::run(args, config).await,
             Command::Migrate => commands::migrate::run(config).await,
             Command::Reindex(args) => commands::reindex::run(args, config).await,
             Command::Key(command) => commands::key::run(command, config).await,

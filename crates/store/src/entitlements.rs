@@ -7,6 +7,7 @@ use dues_domain::{
     calendar::LATEST,
     catalogue::Tier,
     chain::{BlockRef, ChainSource, OnchainSubscriptionId},
+    dunning::{Dunning, Runway},
     entitlement::{ChainEvidence, Finality, Rail, ScheduledPlan, SubscriptionFacts},
     fold::ChainSubscription,
     ids::{AccountId, SubscriptionId},
@@ -15,6 +16,7 @@ use dues_domain::{
 
 use crate::{
     Store, StoreError, convert,
+    keeper::failure,
     mirror::{EventRow, StoredEvent},
 };
 
@@ -101,7 +103,9 @@ impl Store {
                       s.cancel_at_period_end, s.ended_at, s.evidence_block_number, s.evidence_block_hash,
                       s.evidence_log_index, s.evidence_at, s.scheduled_plan_id,
                       least(cp.grace_seconds, np.grace_seconds) AS "grace_seconds!", p.tier AS "tier?",
-                      n.key AS "next_key?", n.tier AS "next_tier?", c.final_number
+                      n.key AS "next_key?", n.tier AS "next_tier?", c.final_number,
+                      a.attempts AS "attempts?", a.reason AS "refusal?", a.last_attempt_at AS "last_attempt_at?",
+                      a.next_attempt_at, r.renewals AS "renewals?", r.limited_by AS "limited_by?", r.as_of AS "runway_as_of?"
                FROM ledger.subscriptions s
                JOIN ledger.chain_plans cp USING (chain_id, contract, onchain_plan_id)
                JOIN ledger.chain_checkpoints c USING (chain_id, contract)
@@ -114,6 +118,9 @@ impl Store {
                    = (np.chain_id, np.contract, np.onchain_plan_id, np.token)
                LEFT JOIN ledger.plans n ON n.id = npp.plan_id
                    AND (n.price, n.interval_unit, n.interval_count) = (np.price, np.interval_unit, np.interval_count)
+               -- Of an earlier period, it says nothing any more.
+               LEFT JOIN ledger.charge_attempts a ON a.subscription_id = s.id AND a.paid_through = s.paid_through
+               LEFT JOIN ledger.charge_runways r ON r.subscription_id = s.id
                WHERE s.account_id = $1 AND s.confirmed"#,
             account.as_uuid(),
         )
@@ -133,6 +140,23 @@ impl Store {
                 all.extend(self.facts_once_final(id, source, onchain_id, row.final_number, grants).await?);
                 continue;
             }
+            let dunning = match (row.attempts, row.refusal, row.last_attempt_at) {
+                (Some(attempts), Some(reason), Some(last_attempt_at)) => Some(Dunning {
+                    reason: failure(&reason)?,
+                    attempts: convert::unsigned(attempts)?,
+                    last_attempt_at,
+                    next_attempt_at: row.next_attempt_at,
+                }),
+                _ => None,
+            };
+            let runway = match (row.renewals, row.limited_by, row.runway_as_of) {
+                (Some(renewals), Some(limited_by), Some(as_of)) => Some(Runway {
+                    renewals: convert::unsigned(renewals)?,
+                    limited_by: failure(&limited_by)?,
+                    as_of,
+                }),
+                _ => None,
+            };
             let next = row.next_key.zip(row.next_tier);
             let sold = Sold::new(row.tier.as_deref(), row.grace_seconds, row.scheduled_plan_id, next)?;
             all.push(SubscriptionFacts {
@@ -149,6 +173,8 @@ impl Store {
                 },
                 anchor: row.anchor,
                 scheduled_plan: sold.scheduled_plan,
+                dunning,
+                runway,
                 evidence: ChainEvidence {
                     source,
                     onchain_id,
@@ -226,6 +252,9 @@ impl Store {
             },
             anchor: state.anchor,
             scheduled_plan: sold.scheduled_plan,
+            // The keeper's notes are of the latest state, not of this one.
+            dunning: None,
+            runway: None,
             evidence: ChainEvidence {
                 source,
                 onchain_id,

@@ -1,10 +1,11 @@
 //! The ledger in PostgreSQL: the only place with SQL.
 //!
-//! Methods are whole transactions: what must land together is one call. Two kinds of writers exist:
+//! Methods are whole transactions: what must land together is one call. Three kinds of writers exist:
 //!
 //! * [`Store`], for the API and the commands: accounts, wallets, API keys, the catalogue;
 //! * [`mirror::Mirror`], for the indexer, which holds the chain's leader lock on the very connection that it
-//!   writes with, so that a lost connection loses the lock and the open transaction together.
+//!   writes with, so that a lost connection loses the lock and the open transaction together;
+//! * [`keeper::KeeperLead`], for the keeper, in the same way; it writes its own tables, and never money.
 //!
 //! The database enforces the rules (see `migrations/`); a violated constraint reaches the caller as a typed
 //! error by the constraint's name, and a row that no rule allows is [`StoreError::Inconsistent`], never a panic.
@@ -18,6 +19,7 @@ mod catalogue;
 mod convert;
 mod entitlements;
 mod error;
+pub mod keeper;
 pub mod mirror;
 mod transactions;
 mod wallets;

@@ -11,7 +11,7 @@ use alloy::{
     primitives::Address,
     rpc::{
         client::RpcClient,
-        json_rpc::{RpcRecv, RpcSend},
+        json_rpc::{ErrorPayload, RpcRecv, RpcSend},
         types::{Block, Filter, Header, Log},
     },
     transports::http::reqwest,
@@ -21,8 +21,14 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    BlockTag, MAX_SPAN, SourceError, adaptive::Adaptive, endpoints, failure::Failure, health::Health,
-    telemetry::Telemetry, transport::HttpTransport,
+    BlockTag, MAX_SPAN, SourceError,
+    adaptive::Adaptive,
+    charging::Refusal,
+    endpoints,
+    failure::{Failure, redact},
+    health::Health,
+    telemetry::Telemetry,
+    transport::HttpTransport,
 };
 
 /// Requests in one batch, where nothing objects. Providers with a limit have it at 100 or above, mostly.
@@ -31,6 +37,9 @@ const MAX_BATCH: u64 = 100;
 const IN_FLIGHT: usize = 4;
 /// Single requests in flight at once, where batches are refused.
 const SINGLES_IN_FLIGHT: usize = 16;
+
+/// The code of an error of a call that reverted.
+const REVERTED: i64 = 3;
 
 const GET_BLOCK: &str = "eth_getBlockByNumber";
 const GET_LOGS: &str = "eth_getLogs";
@@ -117,6 +126,33 @@ impl Endpoint {
         self.telemetry.asked(method, 1);
         let answer = self.client.request(method, params).await;
         answer.map_err(|error| self.counted(Failure::of(method, &error)))
+    }
+
+    /// The same where a refusal is an answer: a call that reverts, a transaction that is not taken.
+    pub(super) async fn answer<P: RpcSend, R: RpcRecv>(
+        &self,
+        method: &'static str,
+        params: P,
+    ) -> Result<Result<R, Refusal>, Failure> {
+        self.telemetry.asked(method, 1);
+        match self.client.request(method, params).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) => {
+                let payload = error.as_error_resp();
+                let revert_data = payload.and_then(ErrorPayload::as_revert_data);
+                let refused = |reason: &str, revert_data| {
+                    Ok(Err(Refusal { reason: redact(reason, &self.secrets).into(), revert_data }))
+                };
+                match (Failure::of(method, &error), payload) {
+                    // Before its words are looked at: they may be a contract's, which says what it likes.
+                    (_, Some(payload)) if payload.code == REVERTED || revert_data.is_some() => {
+                        refused(&payload.message, revert_data)
+                    }
+                    (Failure::Broken { reason, .. }, Some(_)) => refused(&reason, None),
+                    (failure, _) => Err(self.counted(failure)),
+                }
+            }
+        }
     }
 
     pub(super) async fn header(&self, tag: BlockTag) -> Result<Option<Header>, Failure> {

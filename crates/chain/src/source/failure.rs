@@ -131,7 +131,7 @@ impl Failure {
 }
 
 /// A provider's words without what they repeat of the URL, and not many of them.
-fn redact(reason: &str, secrets: &[String]) -> String {
+pub(super) fn redact(reason: &str, secrets: &[String]) -> String {
     let mut reason: String = reason.chars().take(MAX_REASON).collect();
     for secret in secrets {
         reason = reason.replace(secret.as_str(), "…");

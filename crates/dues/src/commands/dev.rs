@@ -56,6 +56,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         ports: Ports { api: args.api_port, rpc: args.rpc_port, database: args.database_port },
         block_time: args.block_time,
         finality_depth: args.finality_depth,
+        keeper: Some(config.keeper.limits),
     };
     let devnet = tokio::select! {
         devnet = Devnet::up(options) => devnet?,

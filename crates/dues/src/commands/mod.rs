@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod dev;
+pub(crate) mod keeper;
 pub(crate) mod key;
 pub(crate) mod migrate;
 pub(crate) mod plans;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use dues_api::{AppState, clock::SystemClock, readiness::Probe};
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
+use dues_keeper::Keeper;
 use dues_store::Store;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -22,12 +23,14 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) struct Parts {
     api: bool,
     indexer: bool,
+    /// Where there is a key.
+    keeper: bool,
 }
 
 impl Parts {
-    pub(crate) const ALL: Self = Self { api: true, indexer: true };
-    pub(crate) const API: Self = Self { api: true, indexer: false };
-    pub(crate) const INDEXER: Self = Self { api: false, indexer: true };
+    pub(crate) const ALL: Self = Self { api: true, indexer: true, keeper: true };
+    pub(crate) const API: Self = Self { api: true, indexer: false, keeper: false };
+    pub(crate) const INDEXER: Self = Self { api: false, indexer: true, keeper: false };
 }
 
 /// The token that stands for the catalogue's currency.
@@ -70,6 +73,10 @@ async fn serve(
     if let Some(listen) = config.metrics.listen {
         tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
     }
+    let signer = if parts.keeper { config.keeper.signer()? } else { None };
+    if parts.keeper && signer.is_none() {
+        tracing::info!("the keeper has no key: what is due is charged by others, or not at all");
+    }
     if parts.indexer {
         for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
@@ -79,6 +86,11 @@ async fn serve(
             probes.push(Probe { name: format!("indexer of {name}"), check: Box::new(indexer.readiness()) });
             tasks.spawn(progress::watch(name.clone(), indexer.health()));
             let token = Token { address: chain.token, exponent: config.asset.exponent };
+            if let Some(signer) = &signer {
+                let keeper_config = config.keeper.config(&chain);
+                let keeper = Keeper::new(store.clone(), rpc.clone(), keeper_config, signer.clone());
+                tasks.spawn(keep(name.clone(), keeper, shutdown.clone()));
+            }
             tasks.spawn(index(name, rpc, token, indexer, parts, shutdown.clone()));
         }
     }
@@ -126,6 +138,16 @@ async fn index(
             return Err(error.context(format!("indexing of chain {name} stopped")));
         }
         tracing::error!(chain = name, error = format!("{error:#}"), "indexing stopped");
+        shutdown.cancelled().await;
+    }
+    Ok(())
+}
+
+/// Charges what is due on one chain until `shutdown`. Where that fails for good, the rest goes on: renewals can be charged
+/// by anybody.
+async fn keep(name: String, keeper: Keeper, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if let Err(error) = keeper.run(shutdown.clone()).await {
+        tracing::error!(chain = name, error = &error as &dyn std::error::Error, "charging stopped");
         shutdown.cancelled().await;
     }
     Ok(())

@@ -66,6 +66,7 @@ impl Target {
                 endpoints,
                 grant: GrantSetting::Latest,
                 token: manifest.token,
+                max_fee: None,
             };
             return Ok((ledger, vec![("devnet".to_owned(), chain)]));
         }

@@ -20,6 +20,7 @@ pub(super) struct Root {
     pub(super) log: LogSection,
     #[serde(default)]
     pub(super) metrics: MetricsSection,
+    pub(super) keeper: KeeperSection,
     #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
@@ -77,6 +78,31 @@ pub(super) struct ChainSection {
     pub(super) grant: GrantSetting,
     #[serde(default = "one_second")]
     pub(super) poll_interval_ms: u64,
+    #[serde(default, with = "rust_decimal::serde::str_option")]
+    pub(super) max_fee_gwei: Option<Decimal>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeeperSection {
+    pub(super) private_key: Option<SecretString>,
+    pub(super) keystore: Option<PathBuf>,
+    pub(super) keystore_password: Option<SecretString>,
+    pub(super) keystore_password_file: Option<PathBuf>,
+    #[serde(with = "rust_decimal::serde::str")]
+    pub(super) max_fee_gwei: Decimal,
+    #[serde(with = "rust_decimal::serde::str")]
+    pub(super) max_priority_fee_gwei: Decimal,
+    pub(super) batch_size: usize,
+    pub(super) max_gas_per_transaction: u64,
+    pub(super) max_gas_per_block: u64,
+    pub(super) max_in_flight: usize,
+    pub(super) stuck_after_blocks: u64,
+    pub(super) retry_first_minutes: u32,
+    pub(super) retry_longest_hours: u32,
+    pub(super) retry_jitter_percent: u8,
+    pub(super) low_balance_charges: u64,
+    pub(super) means_every_hours: u32,
 }
 
 /// When a payment on a chain gives access.

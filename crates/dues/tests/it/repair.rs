@@ -29,7 +29,7 @@ pub(crate) struct Shop {
 impl Shop {
     /// One that has sold nothing to anybody but the demo's accounts.
     pub(crate) async fn quiet() -> Self {
-        let stack = Site::new(Options { external_chain: true }).await.start().await;
+        let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
         let (account, payer) = stack.customer(1).await;
         let dir = scratch();
         let config = format!(

@@ -82,7 +82,7 @@ impl<'a> Service<'a> {
 }
 
 async fn set_up() -> (Stack, dues_tests::Account, alloy::signers::local::PrivateKeySigner) {
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let (account, payer) = stack.customer(1).await;
     (stack, account, payer)
 }
@@ -152,7 +152,7 @@ async fn a_service_whose_chain_is_reorganised_below_finality_says_so_and_still_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_told_on_an_address_of_their_own() {
-    let stack = Site::new(Options { external_chain: true }).await.start().await;
+    let stack = Site::new(Options { external_chain: true, ..Options::default() }).await.start().await;
     let chain = stack.chain.clone();
     let site = stack.stop().await;
     let mut service = Service::new(&chain, &site);
@@ -298,6 +298,44 @@ async fn where_access_is_granted_once_final_what_is_pending_gives_and_takes_noth
     chain.mine(FINALITY_DEPTH).await;
     service.synced().await;
     assert_eq!(api.entitlements(account.id).await["tier"], "premium");
+    dues.signal(Signal::SIGTERM);
+    assert_eq!(dues.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_a_key_charges_what_is_due() {
+    // Anvil's account 9.
+    const KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
+    let (stack, account, payer) = set_up().await;
+    let plan = stack.plan("basic-month").onchain_id;
+    let id = event::<Contract::Charged>(&stack.chain.subscribe(&payer, plan, account.reference).await).id;
+    stack.fall_due(&[id]).await;
+    let chain = stack.chain.clone();
+    let site = stack.stop().await;
+    let mut service = Service::new(&chain, &site);
+    let listen = format!("127.0.0.1:{}", dues_embedded::free_port().unwrap());
+    service.environment.push(("DUES__METRICS__LISTEN", listen.clone()));
+    service.environment.push(("DUES__KEEPER__PRIVATE_KEY", KEY.to_owned()));
+    let api = service.api().await;
+    let dues = service.start().await;
+    eventually(SOON, "it has charged", || async {
+        let count = api.transactions(account.id).await.len();
+        if count == 2 { Ok(()) } else { Err(dues.printed()) }
+    })
+    .await;
+    let metrics = eventually(SOON, "its figures say so", || async {
+        let text = reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap();
+        let charges =
+            text.lines().any(|line| line.starts_with("dues_keeper_charges_total{") && line.ends_with(" 1"));
+        if charges { Ok(text) } else { Err(text) }
+    })
+    .await;
+    for name in
+        ["gas_used_total", "spent_gwei_total", "transactions_sent_total", "signer_balance_gwei", "leading"]
+    {
+        assert!(metrics.contains(&format!("dues_keeper_{name}{{")), "{name} is not in {metrics}");
+    }
+    assert!(!dues.printed().contains(&KEY[2..]));
     dues.signal(Signal::SIGTERM);
     assert_eq!(dues.ended().await.code(), Some(0));
 }

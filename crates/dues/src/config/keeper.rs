@@ -1,0 +1,155 @@
+//! The keeper's part of the configuration.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use dues_domain::{dunning::RetrySchedule, money::BaseUnits};
+use dues_keeper::{BatchLimits, FeeLimits, KeeperConfig, KeeperLimits, KeeperSigner};
+use rust_decimal::Decimal;
+use secrecy::SecretString;
+
+use super::{Chain, Faults, sections::KeeperSection};
+
+/// Decimal places of a gwei: a wei.
+const GWEI: u8 = 9;
+
+/// How to charge, and with whose gas.
+#[derive(Debug, Clone)]
+pub(crate) struct KeeperSettings {
+    pub(crate) limits: KeeperLimits,
+    key: Option<Key>,
+}
+
+/// Where the signer's key is.
+#[derive(Debug, Clone)]
+enum Key {
+    Given(SecretString),
+    Keystore { file: PathBuf, password: Password },
+}
+
+#[derive(Debug, Clone)]
+enum Password {
+    Given(SecretString),
+    File(PathBuf),
+}
+
+impl KeeperSettings {
+    pub(super) fn check(section: KeeperSection, faults: &mut Faults) -> Option<Self> {
+        let passwords = (section.keystore_password, section.keystore_password_file);
+        let key = match (section.private_key, section.keystore, passwords) {
+            (None, None, _) => None,
+            (Some(_), Some(_), _) => {
+                faults.add("keeper: there is a private key and a keystore; give one of them");
+                None
+            }
+            (Some(key), None, _) => {
+                faults.take("keeper.private_key", KeeperSigner::from_private_key(&key));
+                Some(Key::Given(key))
+            }
+            (None, Some(file), (Some(password), None)) => {
+                Some(Key::Keystore { file, password: Password::Given(password) })
+            }
+            (None, Some(file), (None, Some(password))) => {
+                Some(Key::Keystore { file, password: Password::File(password) })
+            }
+            (None, Some(_), _) => {
+                faults.add(
+                    "keeper.keystore: its password is needed, by DUES__KEEPER__KEYSTORE_PASSWORD or by \
+                     keystore_password_file, not by both",
+                );
+                None
+            }
+        };
+        let max_fee = faults.take("keeper.max_fee_gwei", wei(section.max_fee_gwei));
+        let max_priority_fee =
+            faults.take("keeper.max_priority_fee_gwei", wei(section.max_priority_fee_gwei));
+        let at_least_one = [
+            ("batch_size", section.batch_size == 0),
+            ("max_gas_per_transaction", section.max_gas_per_transaction == 0),
+            ("max_gas_per_block", section.max_gas_per_block == 0),
+            ("max_in_flight", section.max_in_flight == 0),
+            ("stuck_after_blocks", section.stuck_after_blocks == 0),
+            ("retry_first_minutes", section.retry_first_minutes == 0),
+            ("means_every_hours", section.means_every_hours == 0),
+        ];
+        for (name, wrong) in at_least_one {
+            if wrong {
+                faults.add(format_args!("keeper.{name}: at least 1 is needed"));
+            }
+        }
+        if section.retry_jitter_percent > 50 {
+            faults.add("keeper.retry_jitter_percent: at most 50, or attempts come in no order");
+        }
+        Some(Self {
+            limits: KeeperLimits {
+                batches: BatchLimits {
+                    items: section.batch_size,
+                    gas_per_transaction: section.max_gas_per_transaction,
+                    gas_per_block: section.max_gas_per_block,
+                    in_flight: section.max_in_flight,
+                },
+                fees: FeeLimits { max_fee: max_fee?, max_priority_fee: max_priority_fee? },
+                stuck_after_blocks: section.stuck_after_blocks,
+                retry: RetrySchedule {
+                    first: TimeDelta::minutes(section.retry_first_minutes.into()),
+                    longest: TimeDelta::hours(section.retry_longest_hours.into()),
+                    jitter_percent: section.retry_jitter_percent,
+                },
+                low_balance_charges: section.low_balance_charges,
+                runway_interval: TimeDelta::hours(section.means_every_hours.into()),
+            },
+            key,
+        })
+    }
+
+    /// Whether there is a key to charge with.
+    pub(crate) const fn has_signer(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// The signer; `None` where there is no key. A keystore takes some seconds to be decrypted.
+    pub(crate) fn signer(&self) -> anyhow::Result<Option<KeeperSigner>> {
+        let signer = match &self.key {
+            None => return Ok(None),
+            Some(Key::Given(key)) => KeeperSigner::from_private_key(key)?,
+            Some(Key::Keystore { file, password }) => {
+                let password = match password {
+                    Password::Given(password) => password.clone(),
+                    Password::File(file) => {
+                        let text = std::fs::read_to_string(file)
+                            .with_context(|| format!("cannot read {}", file.display()))?;
+                        text.trim_end_matches(['\r', '\n']).into()
+                    }
+                };
+                KeeperSigner::from_keystore(file, &password)
+                    .with_context(|| format!("{} is of no use", file.display()))?
+            }
+        };
+        Ok(Some(signer))
+    }
+
+    /// What is to be done on `chain`.
+    pub(crate) fn config(&self, chain: &Chain) -> KeeperConfig {
+        let mut limits = self.limits;
+        if let Some(max_fee) = chain.max_fee {
+            limits.fees.max_fee = max_fee;
+        }
+        KeeperConfig {
+            source: chain.indexer.source,
+            merchant: chain.indexer.scope.merchant,
+            token: chain.token,
+            poll_interval: chain.indexer.poll_interval,
+            limits,
+        }
+    }
+}
+
+/// So many gwei in wei.
+pub(super) fn wei(gwei: Decimal) -> Result<u64, &'static str> {
+    const FORM: &str = "gwei with at most nine decimal places are needed, as in \"0.05\", and more than none";
+    let wei = BaseUnits::from_decimal(gwei, GWEI).map_err(|_| FORM)?.get();
+    // PostgreSQL's bigint holds nine thousand million gwei.
+    let wei = u64::try_from(wei).ok().filter(|wei| *wei > 0 && i64::try_from(*wei).is_ok());
+    wei.ok_or(FORM)
+}
