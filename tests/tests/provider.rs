@@ -276,6 +276,26 @@ async fn an_endpoint_of_another_chain_is_not_used_and_only_such_ones_are_an_erro
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_of_another_chain_ends_nothing_while_the_right_one_is_only_down() {
+    let stack = stack().await;
+    stack.chain.mine(2).await;
+    let down = FaultProxy::start(stack.site().rpc_url(), 1).await;
+    let other = FaultProxy::start(stack.site().rpc_url(), 2).await;
+    down.kill(true);
+    // Which of them is asked last is a matter of how long they rest: mostly it is the other one.
+    for _ in 0..10 {
+        other.set(Faults::none());
+        let rpc = RpcSource::new(endpoints(&[&down.url(), &other.url()]), stack.source()).unwrap();
+        assert!(rpc.header(1.into()).await.unwrap().is_some());
+        // After a failure, it turns out to be of another chain.
+        other.set(Faults { chain_id: Some(1), ..Faults::none() });
+        other.script([Fault::Drop]);
+        let error = rpc.segment(1, 2, None).await.unwrap_err();
+        assert!(!matches!(error, SourceError::WrongChain { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quota_is_waited_for_as_long_as_the_provider_says() {
     let stack = stack().await;
     let proxy = FaultProxy::start(stack.site().rpc_url(), 1).await;

@@ -482,6 +482,8 @@ impl RpcSource {
                         if self.all_of_other_chains() {
                             return Err(error);
                         }
+                        // Others are only down, which passes.
+                        continue;
                     }
                     last = Some(error);
                 }

@@ -2,7 +2,7 @@
 //! indexer that is killed.
 //!
 //! A [`World`] draws everything from one seed. [`World::act`] does the next thing; [`World::check`] mends the nodes, lets
-//! the indexer catch up and compares every row with the chain: [`check`] says what must be equal. At the end,
+//! the indexer catch up and compares every row with the chain: `check` says what must be equal. At the end,
 //! [`World::audit`] has the product's own audit say the same. (What a node does wrong, and how often, is of the seed;
 //! to which request it does so is of the order in which they come.)
 
