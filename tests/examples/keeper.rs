@@ -1,7 +1,10 @@
 //! `script/bench keeper`: so many subscriptions that fall due at once, on a chain with a block a second, until each is
 //! charged and in the ledger.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use alloy::{
     primitives::{Address, U256, keccak256},
@@ -99,6 +102,8 @@ async fn main() {
     let mut config = keeper_config(&stack);
     config.poll_interval = Duration::from_millis(250);
     config.limits.batches.items = args.batch;
+    // As in dues.toml.
+    config.limits.stuck_after_blocks = 10;
     stack.fall_due(&[last]).await;
     let due = stack.keeper_plan().await.found;
     println!("{} are due, {} would be refused", due.ready(), due.refused.len());
@@ -118,21 +123,23 @@ async fn main() {
         stack.keeper_rows_become("all are in blocks", |rows| rows.iter().all(|row| row.status != "open"));
     let rows = rows.await;
     keeper.stop().await;
-    let mut times: BTreeMap<i64, u32> = BTreeMap::new();
-    for id in rows.iter().flat_map(|row| &row.onchain_ids) {
-        *times.entry(*id).or_default() += 1;
+    let mut nonces: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
+    for row in &rows {
+        for id in &row.onchain_ids {
+            nonces.entry(*id).or_default().insert(row.nonce);
+        }
     }
+    let replacements = rows.iter().filter(|row| row.replacement > 0).count();
     let gas: i64 = stack.ledger.count("SELECT sum(gas_used)::bigint FROM ledger.keeper_transactions").await;
     let spent = before - stack.chain.ether(signer.address()).await;
     let blocks =
         stack.ledger.count("SELECT count(DISTINCT block_number) FROM ledger.keeper_transactions").await;
-    println!(
-        "{wanted} charges in {:.1} s, {} transactions in {blocks} blocks",
-        took.as_secs_f64(),
-        rows.len()
-    );
+    let (seconds, transactions) = (took.as_secs_f64(), rows.len());
+    println!("{wanted} charges in {seconds:.1} s, {transactions} transactions in {blocks} blocks");
+    println!("{replacements} of them in place of another one that was stuck");
     println!("{} gas a charge, {spent} wei in all", gas / wanted);
-    println!("sent more than once: {}", times.values().filter(|times| **times > 1).count());
+    let again = nonces.values().filter(|nonces| nonces.len() > 1).count();
+    println!("in more than one transaction, replacements aside: {again}");
     let twice =
         "SELECT count(*) FROM (SELECT FROM ledger.transactions WHERE period = 2 AND status <> 'failed'
                  GROUP BY subscription_id HAVING count(*) > 1) twice";
