@@ -4,7 +4,10 @@
 //! pause, so each batch is then carried out by `eth_call`; where it would not charge all of its items, each is tried
 //! alone. What is left goes through, unless something happens before its block.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use alloy::primitives::Address;
 use dues_chain::source::{RpcSource, Simulated};
@@ -13,6 +16,7 @@ use dues_store::{
     Store,
     keeper::{Charge, DueQuery},
 };
+use tokio::time::Instant;
 
 use crate::{
     KeeperConfig, KeeperError,
@@ -33,6 +37,8 @@ pub struct Found {
     pub passed_over: usize,
     /// Whether there may be more.
     pub more: bool,
+    /// How long the ledger took to say what is due.
+    pub asked_for: Duration,
 }
 
 impl Found {
@@ -69,7 +75,9 @@ pub(crate) async fn find(
             after,
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
+        let asked = Instant::now();
         let page = store.due_charges(query).await?;
+        found.asked_for = found.asked_for.saturating_add(asked.elapsed());
         found.more = page.len() >= limit;
         after = page.last().map(|last| (last.grace.from, last.subscription));
         let promising = previewed(rpc, head, page, &mut found).await?;

@@ -11,13 +11,14 @@
 //! * `find`: what to charge now; `batch`: what goes together, and with how much gas.
 //! * `flight`: nonces, transactions that got lost, got stuck, were reorganised away.
 //! * `fees`: what is offered for gas; `signer`: whose gas it is.
-//! * `runway`: for how long payers' means last.
+//! * `runway`: for how long payers' means last; `pace`: how often that, and what is due, is asked for.
 
 mod batch;
 mod error;
 mod fees;
 mod find;
 mod flight;
+mod pace;
 mod runway;
 mod signer;
 mod telemetry;
@@ -56,6 +57,7 @@ use crate::{
     error::chain,
     fees::Fees,
     flight::{Flight, worst},
+    pace::Pace,
     telemetry::Telemetry,
 };
 
@@ -176,6 +178,8 @@ struct Memory {
     /// The number of the highest head that was seen.
     head: u64,
     purse_looked_at: Option<Instant>,
+    due: Pace,
+    means: Pace,
     /// Since when trouble was last said.
     said_low: Option<Instant>,
     said_fee: Option<Instant>,
@@ -288,14 +292,17 @@ impl Keeper {
         let mut flight = self.settle(lead, &head).await?;
         let (slots, gas) = self.room(&flight);
         let most = slots.saturating_mul(self.config.limits.batches.items);
-        let found = if most == 0 || gas == 0 {
-            Found { more: true, ..Found::default() }
-        } else {
-            {
-                let signer = Some(self.signer.address());
+        let has_room = most > 0 && gas > 0;
+        let looks = has_room && self.memory.due.is_due(Instant::now());
+        let found = if looks {
+            let signer = Some(self.signer.address());
+            let found =
                 find::find(&self.store, &self.rpc, &self.config, &head, signer, most, &self.memory.doubted)
-                    .await?
-            }
+                    .await?;
+            self.memory.due.took(Instant::now(), found.asked_for, found.more);
+            found
+        } else {
+            Found { more: !has_room, ..Found::default() }
         };
         let mut round = Round { more: found.more, refused: found.refused.len(), ..Round::default() };
         self.refused(lead, &head, found.refused).await?;
@@ -306,14 +313,16 @@ impl Keeper {
             let prices = self.rpc.gas_prices().await?;
             self.push(lead, &head, &prices, &mut flight).await?;
             let balance = self.purse(&prices).await?;
-            self.charge(lead, &head, &prices, balance, &mut flight, found.batches, &mut round).await?;
-        } else {
+            if looks {
+                self.charge(lead, &head, &prices, balance, &mut flight, found.batches, &mut round).await?;
+            }
+        } else if looks {
             self.telemetry.backlog(0, 0);
         }
-        if idle {
+        if idle && self.memory.means.is_due(Instant::now()) {
             self.look_at_means(lead, &head).await?;
         }
-        if most == 0 || gas == 0 {
+        if !has_room {
             round.held_back = round.held_back.or(Some(HeldBack::Limits));
         }
         round.waiting = flight.waiting.len();

@@ -131,6 +131,11 @@ async fn killed_at_any_instant_it_charges_each_once_and_pays_for_gas_once() {
     let signer: PrivateKeySigner = KEY.parse().unwrap();
     let sent = stack.chain.pending_nonce(signer.address()).await;
     assert_eq!(sent, u64::try_from(rows.len()).unwrap(), "every transaction of the signer is on record");
+    eventually(SOON, "the last one is up", || async {
+        let printed = last.printed();
+        if printed.contains("the keeper charges what is due") { Ok(()) } else { Err(printed) }
+    })
+    .await;
     last.signal(Signal::SIGTERM);
     assert_eq!(last.ended().await.code(), Some(0));
 }

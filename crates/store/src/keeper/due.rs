@@ -115,7 +115,11 @@ impl Store {
                    FROM ledger.keeper_transactions t
                    LEFT JOIN ledger.chain_checkpoints c USING (chain_id, contract)
                    WHERE t.chain_id = $1 AND t.contract = $2 AND t.signer = $8
-                     AND (t.status = 'mined' AND t.block_number > c.block_number
+                     -- The ledger is not there yet, or its chain went another way, and what was charged will be again.
+                     AND (t.status = 'mined' AND (t.block_number > c.block_number OR EXISTS (
+                              SELECT FROM ledger.chain_blocks b
+                              WHERE (b.chain_id, b.contract, b.number) = (t.chain_id, t.contract, t.block_number)
+                                AND b.hash <> t.block_hash))
                           OR t.status = 'open' AND NOT EXISTS (
                               SELECT FROM ledger.keeper_transactions m
                               WHERE (m.chain_id, m.signer, m.nonce) = (t.chain_id, t.signer, t.nonce)
