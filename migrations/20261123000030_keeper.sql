@@ -75,7 +75,3 @@ CREATE UNIQUE INDEX keeper_transactions_mined_once ON ledger.keeper_transactions
 -- What still has to be looked after.
 CREATE INDEX keeper_transactions_unsettled_idx ON ledger.keeper_transactions (chain_id, signer, nonce)
     WHERE status IN ('open', 'mined');
-
--- What is due, by when it fell due.
-CREATE INDEX subscriptions_due_idx ON ledger.subscriptions (chain_id, contract, paid_through, id)
-    WHERE confirmed AND ended_at IS NULL AND NOT cancel_at_period_end;
