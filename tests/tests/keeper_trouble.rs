@@ -273,6 +273,22 @@ async fn a_nonce_that_somebody_else_has_used_is_given_up_and_what_it_was_for_is_
     keeper.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_purse_charges_as_many_as_it_can_pay_for() {
+    let stack = Stack::start().await;
+    let payers = stack.subscribers(stack.plan("basic-month").onchain_id, 1..=2).await;
+    let signer = stack.keeper_signer(100).await;
+    stack.fall_due(&ids(&payers)).await;
+    // Enough for the limit of one charge, not for that of two.
+    let max_fee = stack.keeper_plan().await.max_fee.unwrap();
+    stack.chain.set_ether(signer.address(), 1_000_000 * u128::from(max_fee)).await;
+    let (_, charges) = stack.keep_once(keeper_config(&stack), &signer).await;
+    assert_eq!(charges, 2);
+    let items: Vec<_> = stack.keeper_rows().await.iter().map(|row| row.onchain_ids.len()).collect();
+    assert_eq!(items, [1, 1]);
+    stack.each_has_paid(&payers, 2).await;
+}
+
 /// A node in front of the chain that takes transactions and loses them, or does not even answer.
 #[derive(Clone)]
 struct Lossy {

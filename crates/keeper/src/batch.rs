@@ -49,6 +49,14 @@ impl Batch {
         gas_limit(self.known, self.charges.len())
     }
 
+    /// Keeps as many of its charges as `gas` suffices for, the longest due; says whether any are left.
+    pub(crate) fn shrink_to(&mut self, gas: u64) -> bool {
+        let fits = |items: &usize| gas_limit(self.known, *items) <= gas;
+        let items = (1..=self.charges.len()).rev().find(fits).unwrap_or_default();
+        self.charges.truncate(items);
+        items > 0
+    }
+
     /// The contract's numbers of what it charges.
     #[must_use]
     pub fn ids(&self) -> Vec<OnchainSubscriptionId> {
@@ -127,6 +135,19 @@ mod tests {
         assert_eq!(sizes, [(true, 50), (true, 9), (false, 2)]);
         assert_eq!(batches[2].ids(), [99, 60]);
         assert_eq!(batches[2].gas_limit(), 2_260_000);
+    }
+
+    #[test]
+    fn a_batch_shrinks_to_the_gas_that_can_be_paid_for() {
+        let whole = Batch { charges: (1..=3).map(|id| charge(id, 1)).collect(), known: true };
+        let left = |gas| {
+            let mut batch = whole.clone();
+            (batch.shrink_to(gas), batch.ids())
+        };
+        assert_eq!(left(u64::MAX), (true, vec![1, 2, 3]));
+        assert_eq!(left(1_040_000), (true, vec![1, 2]));
+        assert_eq!(left(1_039_999), (true, vec![1]));
+        assert_eq!(left(949_999), (false, vec![]));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Flight {
 }
 
 /// What so much gas may cost, in wei.
-pub(crate) fn worst(gas_limit: u64, max_fee: u64) -> U256 {
+fn worst(gas_limit: u64, max_fee: u64) -> U256 {
     U256::from(gas_limit).saturating_mul(U256::from(max_fee))
 }
 

@@ -53,13 +53,7 @@ pub use find::Found;
 pub use signer::{KeeperSigner, SignerError};
 pub use telemetry::describe_metrics;
 
-use crate::{
-    error::chain,
-    fees::Fees,
-    flight::{Flight, worst},
-    pace::Pace,
-    telemetry::Telemetry,
-};
+use crate::{error::chain, fees::Fees, flight::Flight, pace::Pace, telemetry::Telemetry};
 
 /// How long a standby waits before it tries to take the lead again.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -353,7 +347,7 @@ impl Keeper {
         let oldest = batches.iter().flat_map(|batch| &batch.charges).map(|charge| charge.grace.from).min();
         let fees = self.config.limits.fees.fresh(prices);
         self.mind_the_cap(fees.is_none(), prices, left);
-        for batch in batches {
+        for mut batch in batches {
             let Some(fees) = fees else {
                 round.held_back = Some(HeldBack::FeeAboveCap);
                 break;
@@ -365,8 +359,10 @@ impl Keeper {
                 round.held_back = Some(HeldBack::Limits);
                 break;
             }
-            let cost = worst(batch.gas_limit(), fees.max_fee);
-            if flight.cost().saturating_add(cost) > balance {
+            // Nodes want all of the limit covered, though little of it is spent.
+            let purse = balance.saturating_sub(flight.cost()).checked_div(U256::from(fees.max_fee));
+            let affordable = u64::try_from(purse.unwrap_or_default()).unwrap_or(u64::MAX);
+            if !batch.shrink_to(affordable) {
                 round.held_back = Some(HeldBack::Purse);
                 break;
             }

@@ -316,8 +316,21 @@ async fn a_service_with_a_key_charges_what_is_due() {
     let listen = format!("127.0.0.1:{}", dues_embedded::free_port().unwrap());
     service.environment.push(("DUES__METRICS__LISTEN", listen.clone()));
     service.environment.push(("DUES__KEEPER__PRIVATE_KEY", KEY.to_owned()));
+    // It begins with an empty purse, and says so.
+    let signer: alloy::signers::local::PrivateKeySigner = KEY.parse().unwrap();
+    chain.set_ether(signer.address(), 0).await;
     let api = service.api().await;
     let dues = service.start().await;
+    eventually(SOON, "the empty purse is an alarm", || async {
+        let text = reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap();
+        let low =
+            text.lines().any(|line| line.starts_with("dues_keeper_signer_low{") && line.ends_with(" 1"));
+        let said = dues.printed().contains("the signer is running out of money for gas");
+        if low && said { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert_eq!(api.transactions(account.id).await.len(), 1);
+    chain.set_ether(signer.address(), 10_u128.pow(18)).await;
     eventually(SOON, "it has charged", || async {
         let count = api.transactions(account.id).await.len();
         if count == 2 { Ok(()) } else { Err(dues.printed()) }
