@@ -19,6 +19,7 @@ mod catalogue;
 mod convert;
 mod entitlements;
 mod error;
+mod exclusive;
 pub mod keeper;
 pub mod mirror;
 mod transactions;

@@ -40,29 +40,11 @@ impl Store {
         source: ChainSource,
         signer: Address,
     ) -> Result<Option<KeeperLead>, StoreError> {
-        let options = (*self.pool.connect_options()).clone();
-        // As for the indexer: a leader whose machine vanished must not keep the lead.
-        let options = options.options([
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-        ]);
-        let mut connection = PgConnection::connect_with(&options).await?;
         let of_contract = format!("dues:keeper:{}:{}", source.chain_id, source.contract);
         let of_signer = format!("dues:keeper-signer:{}:{signer}", source.chain_id);
-        for name in [of_contract, of_signer] {
-            let leads = sqlx::query_scalar!(
-                r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "leads!""#,
-                name
-            )
-            .fetch_one(&mut connection)
-            .await?;
-            if !leads {
-                // Which gives back the other one, too.
-                connection.close().await?;
-                return Ok(None);
-            }
-        }
+        let Some(connection) = self.exclusive(&[&of_contract, &of_signer], &[]).await? else {
+            return Ok(None);
+        };
         Ok(Some(KeeperLead {
             connection,
             chain_id: convert::to_i64(source.chain_id)?,

@@ -81,23 +81,8 @@ impl Store {
     /// [`StoreError::Database`]; [`StoreError::OtherScope`] where the ledger was begun for another merchant or from
     /// a later block.
     pub async fn lead(&self, source: ChainSource, scope: MirrorScope) -> Result<Option<Mirror>, StoreError> {
-        let options = (*self.pool.connect_options()).clone();
-        // A leader whose machine vanished must not keep the lead for as long as TCP would by default.
-        let options = options.options([
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-        ]);
-        let mut connection = PgConnection::connect_with(&options).await?;
         let name = format!("dues:indexer:{}:{}", source.chain_id, source.contract);
-        let leads =
-            sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "leads!""#, name)
-                .fetch_one(&mut connection)
-                .await?;
-        if !leads {
-            connection.close().await?;
-            return Ok(None);
-        }
+        let Some(mut connection) = self.exclusive(&[&name], &[]).await? else { return Ok(None) };
         let source =
             Source { chain_id: convert::to_i64(source.chain_id)?, contract: source.contract.to_vec() };
         let begun = sqlx::query!(

@@ -98,25 +98,14 @@ impl Store {
         source: ChainSource,
         scope: MirrorScope,
     ) -> Result<Option<Repairer>, StoreError> {
-        // One statement may well write the whole ledger. If this process or its machine is gone, the lock must be, too.
-        let options = (*self.pool.connect_options()).clone().options([
+        let name = format!("dues:reindex:{}:{}", source.chain_id, source.contract);
+        // One statement may well write the whole ledger. If this process is gone, the lock must be, too.
+        let settings = [
             ("statement_timeout", "0"),
             ("idle_in_transaction_session_timeout", "600s"),
             ("client_connection_check_interval", "2s"),
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-        ]);
-        let mut connection = PgConnection::connect_with(&options).await?;
-        let name = format!("dues:reindex:{}:{}", source.chain_id, source.contract);
-        let alone =
-            sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "alone!""#, name)
-                .fetch_one(&mut connection)
-                .await?;
-        if !alone {
-            connection.close().await?;
-            return Ok(None);
-        }
+        ];
+        let Some(mut connection) = self.exclusive(&[&name], &settings).await? else { return Ok(None) };
         let source =
             Source { chain_id: convert::to_i64(source.chain_id)?, contract: source.contract.to_vec() };
         let begun = sqlx::query!(
