@@ -141,6 +141,46 @@ async fn a_token_that_turns_bad_in_the_very_block_harms_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_a_trusted_token_makes_revert_is_tried_again_with_more_gas() {
+    let stack = Stack::start().await;
+    let moody = stack.chain.moody_token().await;
+    let plan = plan_in(&stack, moody).await;
+    let mut payers = Vec::new();
+    for number in 1..=5 {
+        let (account, payer) = stack.customer(number).await;
+        stack.chain.fund_with(&payer, moody).await;
+        let receipt = stack.chain.subscribe(&payer, plan, account.reference).await;
+        payers.push((payer, event::<Dues::Charged>(&receipt).id));
+    }
+    stack.fall_due(&ids(&payers)).await;
+    stack.chain.automine(false).await;
+    let signer = stack.keeper_signer(100).await;
+    // Believed to behave, it gets no gas to burn for each of five.
+    let mut config = keeper_config(&stack);
+    config.token = moody;
+    let keeper = RunningKeeper::start(stack.keeper(config, &signer).await);
+    stack.chain.pending_becomes(1).await;
+    let merchant = stack.chain.merchant_wallet();
+    let burn = stack.chain.sign(&merchant, moody, &MoodyToken::setMoodCall { mood_: BURNS }).await;
+    stack.chain.send(&burn).await;
+    stack.chain.pending_becomes(2).await;
+    stack.chain.mine(1).await;
+    stack.keeper_rows_become("it was reverted", |rows| rows[0].succeeded == Some(false)).await;
+    is_refused(&stack, payers[4].1, "token", 1).await;
+    stack.each_has_paid(&payers, 1).await;
+
+    stack.chain.automine(true).await;
+    stack.chain.as_merchant(moody, &MoodyToken::setMoodCall { mood_: 0 }).await;
+    stack.chain.increase_time(Duration::from_secs(2 * 3_600)).await;
+    stack.chain.mine(1).await;
+    stack.each_has_paid(&payers, 2).await;
+    let each =
+        "SELECT min(gas_limit / cardinality(onchain_ids)) FROM ledger.keeper_transactions WHERE nonce > 0";
+    assert!(stack.ledger.count(each).await >= 1_100_000, "as for a token that nobody knows");
+    keeper.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_forgets_is_sent_the_same_again() {
     let stack = Stack::start().await;
     let payers = stack.subscribers(stack.plan("basic-month").onchain_id, 1..=3).await;
