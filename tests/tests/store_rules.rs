@@ -1,6 +1,7 @@
 //! What the database itself refuses, whoever asks; and the mirror's own guards.
 
 use alloy::primitives::{Address, B256};
+use chrono::{DateTime, Utc};
 use dues_domain::{
     catalogue::Tier,
     chain::{BlockRef, ChainSource, EventPosition, SubscriptionEvent, SubscriptionEventKind},
@@ -380,6 +381,64 @@ async fn migrations_that_run_at_once_or_again_leave_one_schema() {
     let ledger = Ledger::new(&database);
     let versions = "SELECT count(*) - count(DISTINCT version) FROM _sqlx_migrations WHERE success";
     assert_eq!(ledger.count(versions).await, 0);
+}
+
+/// Few rows are inserted, many are copied, and those of a large step are copied in several parts.
+#[tokio::test]
+async fn any_number_of_rows_is_in_the_table_as_it_was_given() {
+    let (database, ledger) = seeded().await;
+    let mut mirror = database.store().await.lead(source(), SCOPE).await.unwrap().unwrap();
+    for (block, rows, data) in [
+        (10_u64, 1_usize, 0_usize),
+        (11, 2, 5),
+        (12, 63, 40),
+        (13, 128, 1),
+        (14, 129, 1),
+        (15, 700, 2_000),
+        (16, 3, 200_000),
+    ] {
+        let at = EventPosition {
+            block: BlockRef { number: block, hash: B256::with_last_byte(0xb0) },
+            log_index: 0,
+            tx_hash: B256::repeat_byte(0xe8),
+            timestamp: "2026-01-08T12:34:56.789012Z".parse().unwrap(),
+        };
+        let topics: Vec<_> = (1..=4).map(B256::repeat_byte).collect();
+        let data: Vec<_> =
+            (0..rows).map(|row| vec![u8::try_from(row % 251).unwrap(); data + row % 3]).collect();
+        let events: Vec<_> = data
+            .iter()
+            .enumerate()
+            .map(|(row, data)| NewEvent {
+                at: EventPosition { log_index: u64::try_from(row).unwrap(), ..at },
+                topics: &topics[..row % 5],
+                data,
+                subscription: (row % 2 == 0).then(|| u64::try_from(row).unwrap()),
+            })
+            .collect();
+        let mut step = mirror.begin().await.unwrap();
+        step.record_events(&events).await.unwrap();
+        step.commit().await.unwrap();
+
+        let read: Vec<(i64, Vec<Vec<u8>>, Vec<u8>, Option<i64>, DateTime<Utc>, Vec<u8>)> = sqlx::query_as(
+            "SELECT log_index, topics, data, onchain_id, block_time, tx_hash FROM ledger.chain_events
+             WHERE block_number = $1 ORDER BY log_index",
+        )
+        .bind(i64::try_from(block).unwrap())
+        .fetch_all(ledger.pool())
+        .await
+        .unwrap();
+        let given: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let topics = event.topics.iter().map(|topic| topic.to_vec()).collect::<Vec<_>>();
+                let id = event.subscription.map(|id| i64::try_from(id).unwrap());
+                let log_index = i64::try_from(event.at.log_index).unwrap();
+                (log_index, topics, event.data.to_vec(), id, at.timestamp, at.tx_hash.to_vec())
+            })
+            .collect();
+        assert!(read == given, "{rows} rows");
+    }
 }
 
 /// Begins a subscription to plan 1 for `account` in block 8.
