@@ -157,6 +157,7 @@ impl Site {
             ports: Ports::default(),
             // No blocks by the clock.
             block_time: 0,
+            month_in: None,
             finality_depth: FINALITY_DEPTH,
             // Tests charge by themselves, or have a keeper of their own.
             keeper: None,

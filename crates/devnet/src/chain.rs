@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use alloy::{
+    eips::BlockNumberOrTag,
     network::{EthereumWallet, TransactionBuilder},
     primitives::{Address, Bytes, TxHash, U256, aliases::U96},
     providers::{DynProvider, Provider, ProviderBuilder},
@@ -21,7 +22,10 @@ use futures::future::try_join_all;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::demo::{DEMO_ACCOUNTS, OPERATOR_KEY};
+use crate::{
+    clock::TimePace,
+    demo::{DEMO_ACCOUNTS, OPERATOR_KEY},
+};
 
 #[expect(clippy::too_many_arguments, reason = "generated from the token's artifact")]
 mod bindings {
@@ -221,12 +225,32 @@ impl DevChain {
         Ok(())
     }
 
-    /// Lets the chain's clock follow the machine's, with a block every `block_time` seconds.
-    pub(crate) async fn go_live(&self, block_time: u64) -> anyhow::Result<()> {
+    /// Lets the chain's time go on from its head. An anvil that has loaded a saved chain would go on from its own genesis.
+    pub(crate) async fn take_up_time(&self) -> anyhow::Result<()> {
         if self.ours {
-            let _: serde_json::Value = self.call("evm_setTime", (SystemClock.now().timestamp(),)).await?;
+            let after_head = self.head_time().await?.saturating_add(1);
+            let _: serde_json::Value = self.call("evm_setTime", (after_head,)).await?;
+        }
+        Ok(())
+    }
+
+    async fn head_time(&self) -> anyhow::Result<u64> {
+        let head = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await?;
+        Ok(head.context("the chain has no head")?.header.timestamp)
+    }
+
+    /// Lets blocks come by themselves, and the chain's time pass as `pace` says. It begins with the machine's, or with the
+    /// head's where that is ahead of it: a chain cannot go back.
+    pub(crate) async fn go_live(&self, pace: TimePace) -> anyhow::Result<()> {
+        if self.ours {
+            let after_head = self.head_time().await?.saturating_add(1);
+            let now = u64::try_from(SystemClock.now().timestamp())?.max(after_head);
+            let _: serde_json::Value = self.call("evm_setTime", (now,)).await?;
             let _: serde_json::Value = self.call("evm_mine", ()).await?;
-            let _: serde_json::Value = self.call("evm_setIntervalMining", (block_time,)).await?;
+            if let Some(seconds) = pace.chain_seconds {
+                let _: serde_json::Value = self.call("anvil_setBlockTimestampInterval", (seconds,)).await?;
+            }
+            let _: serde_json::Value = self.call("evm_setIntervalMining", (pace.block_time,)).await?;
         }
         Ok(())
     }

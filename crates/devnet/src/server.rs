@@ -16,7 +16,7 @@ use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{DevnetOptions, chain::Contracts, services::Services};
+use crate::{DevnetOptions, chain::Contracts, clock::ChainClock, services::Services};
 
 /// The chain is on this machine: looking at it is cheap.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -36,6 +36,7 @@ pub(crate) struct Server {
     indexer: JoinHandle<anyhow::Result<()>>,
     serving: JoinHandle<anyhow::Result<()>>,
     keeper: Option<JoinHandle<anyhow::Result<()>>>,
+    clock: JoinHandle<()>,
 }
 
 impl Server {
@@ -45,10 +46,11 @@ impl Server {
         services: &Services,
         contracts: Contracts,
         listener: TcpListener,
+        clock: ChainClock,
     ) -> anyhow::Result<Self> {
         let shutdown = CancellationToken::new();
         let store = services.store().clone();
-        let rpc = RpcSource::new(services.rpc_url().clone(), contracts.source)?;
+        let rpc = RpcSource::new(services.endpoints()?, contracts.source)?;
         let config = IndexerConfig {
             source: contracts.source,
             // Block 0 has no events, and an anvil that has loaded a saved chain may serve another one than before.
@@ -59,6 +61,7 @@ impl Server {
         };
         let (observer, changes) = mpsc::unbounded_channel();
         let repair = format!("dues reindex --devnet {}", options.data_dir.display());
+        let clock_task = tokio::spawn(clock.clone().follow(rpc.clone(), shutdown.clone()));
         let keeper_rpc = rpc.clone();
         let indexer = Indexer::new(store.clone(), rpc, config).repaired_by(repair).on_change(move |change| {
             // Nobody listens any more only while everything stops.
@@ -76,7 +79,7 @@ impl Server {
             // On a devnet a payment shows at once.
             grants: Grants::at_once(),
             catalogue: Arc::new(options.catalogue.clone()),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
         };
         let api = listener.local_addr()?;
@@ -110,7 +113,7 @@ impl Server {
             None => None,
         };
         let finality_depth = options.finality_depth;
-        Ok(Self { changes, api, finality_depth, shutdown, indexer, serving, keeper })
+        Ok(Self { changes, api, finality_depth, shutdown, indexer, serving, keeper, clock: clock_task })
     }
 
     /// What the ledger goes through; why the indexer stopped; why the API stopped.
@@ -136,6 +139,7 @@ impl Server {
                 tracing::warn!(error = &*error, "a part did not stop cleanly");
             }
         }
+        let _ = self.clock.await;
     }
 }
 

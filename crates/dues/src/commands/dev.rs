@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// Seconds between blocks.
     #[arg(long, default_value_t = 1, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     block_time: u64,
+    /// Let a month pass in so many seconds, to see renewals.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
+          value_parser = clap::value_parser!(u64).range(5..=86_400), conflicts_with = "rpc_url")]
+    fast_time: Option<u64>,
     /// How many blocks below the head count as final: until then a payment is pending, and may be reorganised.
     #[arg(long, default_value_t = 32, value_name = "BLOCKS")]
     finality_depth: u64,
@@ -55,6 +59,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         database_url: config.database.url,
         ports: Ports { api: args.api_port, rpc: args.rpc_port, database: args.database_port },
         block_time: args.block_time,
+        month_in: args.fast_time,
         finality_depth: args.finality_depth,
         keeper: Some(config.keeper.limits),
     };
