@@ -11,6 +11,7 @@ mod audit;
 mod commands;
 mod crash;
 mod devnet_process;
+mod fast_time;
 mod keeper;
 mod reindex;
 mod repair;
