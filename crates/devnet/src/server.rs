@@ -8,6 +8,7 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     readiness::Probe,
+    snapshot::Snapshot,
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
@@ -26,6 +27,7 @@ const KEEPER_INTERVAL: Duration = Duration::from_millis(500);
 const KEEPER_KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 const KEY_NAME: &str = "devnet";
+const SNAPSHOT_ACCOUNTS: usize = 10_000;
 
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -74,10 +76,11 @@ impl Server {
             async move { indexer.run(shutdown).await.context("the indexer stopped") }
         });
 
+        // On a devnet a payment shows at once.
+        let snapshot = Snapshot::new(store.clone(), Grants::at_once(), SNAPSHOT_ACCOUNTS);
         let state = AppState {
             store: store.clone(),
-            // On a devnet a payment shows at once.
-            grants: Grants::at_once(),
+            snapshot: snapshot.clone(),
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
@@ -86,6 +89,7 @@ impl Server {
         let serving = tokio::spawn({
             let shutdown = shutdown.clone();
             async move {
+                let _following = snapshot.follow();
                 dues_api::serve(listener, dues_api::router(state), shutdown).await.context("the API stopped")
             }
         });

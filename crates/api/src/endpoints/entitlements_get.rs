@@ -3,7 +3,6 @@
 use axum::{Json, extract::State};
 use chrono::SubsecRound;
 use dues_domain::entitlement::entitlement;
-use dues_store::Account;
 
 use crate::{
     AppState,
@@ -11,6 +10,7 @@ use crate::{
     dto::EntitlementsBody,
     extract::AccountPath,
     problem::{CallerProblems, Code, Problem, ProblemBody},
+    snapshot::Known,
 };
 
 /// What may this account do right now?
@@ -30,15 +30,15 @@ pub(crate) async fn get_entitlements(
     State(state): State<AppState>,
     AccountPath(id): AccountPath,
 ) -> Result<Json<EntitlementsBody>, Problem> {
-    let account = state.store.account(id).await?.ok_or(Code::AccountNotFound)?;
-    answer(&state, &account).await.map(Json)
+    let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
+    answer(&state, &known).map(Json)
 }
 
 /// The answer for an account that was found, by whatever name.
-pub(super) async fn answer(state: &AppState, account: &Account) -> Result<EntitlementsBody, Problem> {
+pub(super) fn answer(state: &AppState, known: &Known) -> Result<EntitlementsBody, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
-    let facts = state.store.subscription_facts(account.id, &state.grants).await?;
-    let entitlement = entitlement(&facts, account.created_at, &state.catalogue, now)
+    let Known { account, subscriptions, .. } = known;
+    let entitlement = entitlement(subscriptions, account.created_at, &state.catalogue, now)
         .map_err(|error| Problem::internal(&error))?;
     Ok(EntitlementsBody::new(account, entitlement, now))
 }

@@ -32,6 +32,7 @@ pub(super) struct Root {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSection {
     pub(crate) listen: SocketAddr,
+    pub(crate) snapshot_accounts: usize,
 }
 
 #[derive(Debug, Deserialize)]
