@@ -240,19 +240,10 @@ pub fn fresh_key() -> B256 {
 pub struct Refusal {
     /// In words.
     pub words: String,
-    /// The contract's own error, where it is one.
-    pub error: Option<ContractErrorName>,
+    /// Whether it was done before, or something else was, with the same key.
+    pub key_was_spent: bool,
     /// Why the token did not move the money, where that is it.
     pub reason: Option<ChargeFailure>,
-}
-
-/// The errors of the contract that callers tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContractErrorName {
-    /// The key was used before: the act was done.
-    KeySpent,
-    /// Any other one.
-    Other,
 }
 
 impl From<CallRefused> for Refusal {
@@ -261,13 +252,10 @@ impl From<CallRefused> for Refusal {
         match error {
             Some(error) => Self {
                 words: refusals::explain(&error),
+                key_was_spent: matches!(error, ContractError::KeySpent(_)),
                 reason: refusals::failure(&error),
-                error: Some(match error {
-                    ContractError::KeySpent(_) => ContractErrorName::KeySpent,
-                    _ => ContractErrorName::Other,
-                }),
             },
-            None => Self { words: refused.reason, error: None, reason: None },
+            None => Self { words: refused.reason, key_was_spent: false, reason: None },
         }
     }
 }
@@ -425,9 +413,15 @@ impl Merchant {
         let head = self.rpc.head(0).await?;
         let (to, input) = act.call(self.config.source);
         let call = Call { from: self.address(), to, input };
-        let verdict = match self.rpc.rehearse(head.block, &call).await? {
-            Ok(_) => self.rpc.estimate(&call).await?.map_err(Refusal::from),
-            Err(refused) => Err(refused.into()),
+        let verdict = if self.is_spent(&head, act).await? {
+            // The contract looks at caps and periods first, and what was done may be what has used them up.
+            let words = "the key was used before".to_owned();
+            Err(Refusal { words, key_was_spent: true, reason: None })
+        } else {
+            match self.rpc.rehearse(head.block, &call).await? {
+                Ok(_) => self.rpc.estimate(&call).await?.map_err(Refusal::from),
+                Err(refused) => Err(refused.into()),
+            }
         };
         let prices = self.rpc.gas_prices().await?;
         let max_fee = self.config.fees.fresh(&prices).map(|fees| fees.max_fee);
@@ -498,7 +492,7 @@ impl Merchant {
         let Rehearsal { verdict, prices, balance, .. } = self.rehearse(act).await?;
         let gas = match verdict {
             Ok(gas) => gas,
-            Err(Refusal { error: Some(ContractErrorName::KeySpent), .. }) => return Ok(Outcome::KeySpent),
+            Err(refusal) if refusal.key_was_spent => return Ok(Outcome::KeySpent),
             Err(refusal) => return Ok(Outcome::Refused(refusal)),
         };
         let gas_limit = gas.saturating_add(gas / 4).saturating_add(SPARE_GAS);
@@ -566,6 +560,13 @@ impl Merchant {
             }
             tokio::time::sleep(self.config.poll_interval).await;
         }
+    }
+
+    async fn is_spent(&self, head: &BlockHeader, act: &Act) -> Result<bool, MerchantError> {
+        let (Act::Refund { subscription, key, .. } | Act::ChargeUsage { subscription, key, .. }) = act else {
+            return Ok(false);
+        };
+        Ok(self.rpc.is_key_spent(head.block, *subscription, *key).await?)
     }
 
     async fn look_for(&self, act: &NewAct) -> Result<Option<MinedAt>, MerchantError> {
