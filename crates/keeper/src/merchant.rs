@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use alloy::{
     consensus::TxEip1559,
-    primitives::{Address, B256, Bytes, TxKind, U256, keccak256},
+    primitives::{Address, B256, Bytes, TxKind, U256, aliases::U96, keccak256},
     sol_types::SolCall as _,
 };
 use dues_chain::{
     contract::{Dues, IDues},
     refusals::{self, ContractError},
-    source::{Call, CallRefused, GasPrices, RpcSource, Sent, SourceError},
+    source::{BlockTag, Call, CallRefused, GasPrices, RpcSource, Sent, SourceError},
 };
 use dues_domain::{
     chain::{BlockHeader, ChainSource, ChargeFailure, OnchainPlanId, OnchainSubscriptionId},
@@ -36,8 +36,8 @@ use crate::{FeeLimits, KeeperSigner, SignerError, fees::Fees};
 
 /// Gas on top of an estimate and a quarter of it: what is not used is not spent.
 const SPARE_GAS: u64 = 20_000;
-/// How often a nonce is looked at that another transaction seems to have taken, before that is believed.
-const LOST_LOOKS: u32 = 3;
+/// What speaks against an act whose nonce is used up.
+const TAKEN: &str = "another transaction of this account has its nonce; whether it can still happen is known once that is final";
 
 mod token {
     alloy::sol! {
@@ -96,6 +96,20 @@ pub enum Act {
         /// Its terms.
         terms: IDues::PlanTerms,
     },
+    /// Proposes that a plan's payments go to another account, which can accept after two days; zero withdraws that.
+    ProposePayee {
+        /// The plan.
+        plan: OnchainPlanId,
+        /// That account.
+        payee: Address,
+    },
+    /// Lets an account charge usage and refund for the signer's plans, or stops that.
+    SetOperator {
+        /// That account.
+        operator: Address,
+        /// Whether it may.
+        approved: bool,
+    },
     /// Lets the contract take so much of a token from the signer: what a refund needs.
     Approve {
         /// The token.
@@ -117,6 +131,9 @@ impl Act {
             Self::Cancel { at_once: false, .. } => "cancel",
             Self::Cancel { at_once: true, .. } => "cancel_now",
             Self::CreatePlan { .. } => "create_plan",
+            Self::ProposePayee { .. } => "propose_payee",
+            Self::SetOperator { approved: true, .. } => "allow_operator",
+            Self::SetOperator { approved: false, .. } => "stop_operator",
             Self::Approve { .. } => "approve",
         }
     }
@@ -129,7 +146,8 @@ impl Act {
             | Self::ChargeUsage { subscription, .. }
             | Self::Migrate { subscription, .. }
             | Self::Cancel { subscription, .. } => format!("subscription:{subscription}"),
-            Self::Retire { plan } => format!("plan:{plan}"),
+            Self::Retire { plan } | Self::ProposePayee { plan, .. } => format!("plan:{plan}"),
+            Self::SetOperator { operator, .. } => format!("operator:{operator}"),
             Self::CreatePlan { sells, .. } => format!("catalogue:{sells}"),
             Self::Approve { token, .. } => format!("token:{token}"),
         }
@@ -155,6 +173,11 @@ impl Act {
         }
     }
 
+    /// Whether the amount is beyond the 96 bits that the contract takes of usage.
+    fn is_too_large(&self) -> bool {
+        matches!(self, Self::ChargeUsage { amount, .. } if U96::try_from(amount.get()).is_err())
+    }
+
     /// Whether what was begun before is this very act, and not another one of the same kind.
     #[must_use]
     pub fn is_same_as(&self, other: &NewAct) -> bool {
@@ -177,8 +200,8 @@ impl Act {
             }
             Self::ChargeUsage { subscription, period, amount, key } => {
                 let id = U256::from(*subscription);
-                // What is beyond 96 bits is beyond every cap, and refused as that.
-                let amount = amount.get().try_into().unwrap_or(alloy::primitives::aliases::U96::MAX);
+                // One that does not fit is refused before it is sent.
+                let amount = amount.get().try_into().unwrap_or(U96::MAX);
                 Dues::chargeUsageCall { id, period: *period, amount, key: *key }.abi_encode()
             }
             Self::Retire { plan } => Dues::retirePlanCall { planId: *plan }.abi_encode(),
@@ -192,6 +215,12 @@ impl Act {
                 Dues::cancelNowCall { id: U256::from(*subscription) }.abi_encode()
             }
             Self::CreatePlan { terms, .. } => Dues::createPlanCall { terms: terms.clone() }.abi_encode(),
+            Self::ProposePayee { plan, payee } => {
+                Dues::proposePayeeCall { planId: *plan, payee: *payee }.abi_encode()
+            }
+            Self::SetOperator { operator, approved } => {
+                Dues::setOperatorCall { operator: *operator, approved: *approved }.abi_encode()
+            }
             Self::Approve { token, amount } => {
                 let value = U256::from(amount.get());
                 let approve = token::approveCall { spender: source.contract, value };
@@ -206,6 +235,7 @@ impl Act {
         match self {
             Self::ChargeUsage { period, .. } => json!({ "period": period }),
             Self::Migrate { to, .. } => json!({ "to_plan": to }),
+            Self::ProposePayee { payee, .. } => json!({ "payee": payee }),
             Self::CreatePlan { terms, .. } => json!({
                 "token": terms.token,
                 "payee": terms.payee,
@@ -300,10 +330,10 @@ pub enum Outcome {
     Waiting {
         /// The transaction.
         hash: B256,
-        /// What the node last said against it.
-        refused: Option<String>,
+        /// What speaks against it: what the node last said, say.
+        against: Option<String>,
     },
-    /// Another transaction of the account has taken its nonce: it never happens.
+    /// Another transaction of the account has taken its nonce, in a final block: it never happens.
     Superseded {
         /// The transaction.
         hash: B256,
@@ -419,6 +449,10 @@ impl Merchant {
             Err(Refusal { words, key_was_spent: true, reason: None })
         } else {
             match self.rpc.rehearse(head.block, &call).await? {
+                _ if act.is_too_large() => {
+                    let words = "the contract takes no such amount".to_owned();
+                    Err(Refusal { words, key_was_spent: false, reason: None })
+                }
                 Ok(_) => self.rpc.estimate(&call).await?.map_err(Refusal::from),
                 Err(refused) => Err(refused.into()),
             }
@@ -505,7 +539,7 @@ impl Merchant {
             return Err(MerchantError::Purse { signer: self.address(), balance, needed });
         }
         let new = self.sign(act, gas_limit, fees).await?;
-        lead.record(&new, act.detail()).await?;
+        lead.record(&new, &act.detail()).await?;
         tracing::info!(action = new.action, subject = new.subject, hash = %new.hash, "an act is sent");
         self.finish(lead, &new).await
     }
@@ -532,34 +566,40 @@ impl Merchant {
     /// [`MerchantError::Source`], [`MerchantError::Store`]: it stays on record.
     pub async fn finish(&self, lead: &mut MerchantLead, act: &NewAct) -> Result<Outcome, MerchantError> {
         let begun = Instant::now();
-        let (mut refused, mut lost) = (None, 0_u32);
         loop {
             if let Some(at) = self.look_for(act).await? {
                 lead.mined(act, &at).await?;
                 return Ok(ended(act.hash, at));
             }
             let head = self.rpc.head(0).await?;
+            let mut against = None;
             if self.rpc.transaction_count(self.address(), head.block).await? > act.nonce {
-                // Or it came into a block between the two questions.
-                lost = lost.saturating_add(1);
-                if lost >= LOST_LOOKS {
+                // Or it came into a block between the two questions, or a node lags.
+                if self.is_lost(act).await? {
                     lead.superseded(act).await?;
                     return Ok(Outcome::Superseded { hash: act.hash });
                 }
-            } else {
-                lost = 0;
-                if !self.rpc.knows(act.hash).await? {
-                    refused = match self.rpc.send(&act.raw).await? {
-                        Sent::Accepted => None,
-                        Sent::Refused(reason) => Some(reason),
-                    };
-                }
+                against = Some(TAKEN.to_owned());
+            } else if !self.rpc.knows(act.hash).await?
+                && let Sent::Refused(reason) = self.rpc.send(&act.raw).await?
+            {
+                against = Some(reason);
             }
             if begun.elapsed() >= self.config.patience {
-                return Ok(Outcome::Waiting { hash: act.hash, refused });
+                return Ok(Outcome::Waiting { hash: act.hash, against });
             }
             tokio::time::sleep(self.config.poll_interval).await;
         }
+    }
+
+    /// Whether another transaction has taken the nonce of `act` for good: in a final block, so that no reorganisation brings
+    /// it back, and no node is behind by that much.
+    async fn is_lost(&self, act: &NewAct) -> Result<bool, MerchantError> {
+        let checkpoint = self.store.checkpoint(self.config.source).await?;
+        let tag = checkpoint.map_or(BlockTag::Finalized, |known| BlockTag::Number(known.final_number));
+        let Some(last) = self.rpc.header(tag).await? else { return Ok(false) };
+        let taken = self.rpc.transaction_count(self.address(), last.block).await? > act.nonce;
+        Ok(taken && self.look_for(act).await?.is_none())
     }
 
     async fn is_spent(&self, head: &BlockHeader, act: &Act) -> Result<bool, MerchantError> {

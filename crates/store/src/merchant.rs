@@ -297,7 +297,7 @@ impl MerchantLead {
     ///
     /// # Errors
     /// [`StoreError::ActUnresolved`] where another signer has begun the same, [`StoreError::Database`].
-    pub async fn record(&mut self, act: &NewAct, detail: Value) -> Result<(), StoreError> {
+    pub async fn record(&mut self, act: &NewAct, detail: &Value) -> Result<(), StoreError> {
         let about = self.about(act, "intended", detail);
         let mut tx = self.connection.begin().await?;
         sqlx::query!(
@@ -330,7 +330,7 @@ impl MerchantLead {
         let outcome = if at.succeeded { "done" } else { "reverted" };
         let BlockRef { number, hash } = at.block;
         let detail = json!({ "block_number": number, "block_hash": hash, "gas_used": at.gas_used });
-        let about = self.about(act, outcome, detail);
+        let about = self.about(act, outcome, &detail);
         let mut tx = self.connection.begin().await?;
         sqlx::query!(
             "UPDATE ledger.merchant_acts
@@ -355,7 +355,7 @@ impl MerchantLead {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn reopened(&mut self, act: &NewAct) -> Result<(), StoreError> {
-        let about = self.about(act, "reorganised", Value::Null);
+        let about = self.about(act, "reorganised", &Value::Null);
         let mut tx = self.connection.begin().await?;
         sqlx::query!(
             "UPDATE ledger.merchant_acts
@@ -375,7 +375,7 @@ impl MerchantLead {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn superseded(&mut self, act: &NewAct) -> Result<(), StoreError> {
-        let about = self.about(act, "superseded", Value::Null);
+        let about = self.about(act, "superseded", &Value::Null);
         let mut tx = self.connection.begin().await?;
         sqlx::query!(
             "UPDATE ledger.merchant_acts SET status = 'superseded', updated_at = now() WHERE id = $1 AND status = 'open'",
@@ -396,7 +396,7 @@ impl MerchantLead {
     }
 
     /// What the audit log says of an act.
-    fn about(&self, act: &NewAct, outcome: &str, detail: Value) -> Value {
+    fn about(&self, act: &NewAct, outcome: &str, detail: &Value) -> Value {
         json!({
             "act": act.id,
             "outcome": outcome,

@@ -137,7 +137,7 @@ fn carried_out<T>(
             if refusal.revert_data.is_some() || says_so.iter().any(|words| reason.contains(words)) {
                 Ok(Err(CallRefused { reason, data: refusal.revert_data }))
             } else {
-                Err(Failure::Broken { method, reason: reason.into() })
+                Err(Failure::Broken { method, reason })
             }
         }
     }

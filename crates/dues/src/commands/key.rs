@@ -195,7 +195,7 @@ fn span(text: &str) -> Result<TimeDelta, &'static str> {
 fn overlap(text: &str) -> Result<TimeDelta, &'static str> {
     const FORM: &str = "a number of days, hours or minutes is needed, as in 90d, 12h or 30m";
     let unit = text.chars().next_back().ok_or(FORM)?;
-    let count: u32 = text.trim_end_matches(unit).parse().map_err(|_| FORM)?;
+    let count: u32 = text.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| FORM)?;
     let time = match unit {
         'd' => TimeDelta::try_days(count.into()),
         'h' => TimeDelta::try_hours(count.into()),

@@ -9,7 +9,7 @@ use dues_keeper::{
     merchant::{Act, Outcome},
     plans::{SaleTerms, Standing, Surveyed, plan_terms, plans_of, survey},
 };
-use dues_store::ChainPlanMapping;
+use dues_store::{ChainPlanMapping, merchant::MerchantLead};
 use serde_json::{Value, json};
 
 use super::{
@@ -152,7 +152,7 @@ fn agreed(desk: &Desk, surveyed: &[Surveyed]) -> anyhow::Result<bool> {
 
 async fn carry_out(
     desk: &Desk,
-    lead: &mut dues_store::merchant::MerchantLead,
+    lead: &mut MerchantLead,
     plan: &Surveyed,
     row: &mut Row,
 ) -> anyhow::Result<()> {

@@ -140,6 +140,8 @@ async fn every_command_explains_itself() {
         "merchant retire",
         "merchant migrate",
         "merchant cancel",
+        "merchant payee",
+        "merchant operator",
         "merchant resume",
         "plans map",
         "plans sync",

@@ -9,7 +9,7 @@ use alloy::{
 use axum::{Router, body::Bytes, routing::post};
 use dues_chain::contract::{Dues as Contract, IDues};
 use dues_domain::catalogue::Tier;
-use dues_tests::{SOON, TransactionRow, event, eventually};
+use dues_tests::{FINALITY_DEPTH, SOON, TransactionRow, event, eventually};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
@@ -189,8 +189,10 @@ async fn only_the_merchants_key_and_for_money_its_operators_are_taken() {
     refused(&broken, "merchant.private_key");
     assert_eq!(shop.standing().await, before);
 
-    let operator = Contract::setOperatorCall { operator: somebody.address(), approved: true };
-    chain.execute(&chain.merchant_wallet(), chain.contract, &operator).await;
+    let operator = ["operator", &somebody.address().to_string(), "--yes", "--json"];
+    refused(&shop.act_as(&somebody, &operator).await, "is not the merchant of dev");
+    assert_eq!(done(&shop.act(&operator).await)["outcome"], "done");
+    assert_eq!(done(&shop.act(&operator).await)["outcome"], "already_done");
     for args in &commands[..2] {
         let outcome = shop.act_as(&somebody, args).await;
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
@@ -202,6 +204,9 @@ async fn only_the_merchants_key_and_for_money_its_operators_are_taken() {
     let (refunds, usage) = (shop.moved("refund").await, shop.moved("usage").await);
     assert_eq!((refunds.len(), refunds[0].payer), (1, somebody.address()), "from the operator's own account");
     assert_eq!((usage.len(), usage[0].payee), (1, chain.merchant), "to the plan's payee");
+    done(&shop.act(&[&operator[..], &["--stop"]].concat()).await);
+    let late = ["refund", &of, "--amount", "2", "--yes"];
+    refused(&shop.act_as(&somebody, &late).await, "may not do this");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -268,6 +273,17 @@ async fn plans_are_retired_and_subscriptions_moved_and_ended() {
     );
     refused(&shop.act(&["retire", "dev:99", "--yes"]).await, "no plan 99");
     refused(&shop.act(&["retire", "base:1", "--yes"]).await, "no chain base");
+
+    let payee = shop.payer.address().to_string();
+    done(&shop.act(&["payee", "premium-month", &payee, "--yes", "--json"]).await);
+    let premium = stack.plan("premium-month").onchain_id;
+    let proposed = chain.dues().proposedPayee(premium).call().await.unwrap();
+    assert_eq!(proposed.payee, shop.payer.address());
+    assert_eq!(
+        chain.dues().plan(premium).call().await.unwrap().payee,
+        chain.merchant,
+        "not before it accepts"
+    );
 
     let ends = shop.act(&["cancel", &row.id.to_string(), "--yes"]).await;
     assert_eq!(ends.code, Some(0), "{ends:?}");
@@ -401,6 +417,12 @@ async fn an_act_whose_place_another_transaction_has_taken_is_said_never_to_happe
     chain.send(&other).await;
     chain.automine(true).await;
     chain.mine(1).await;
+    // Which may be taken back, as long as it is not final: nothing else is begun.
+    let waiting = shop.act(&refund).await;
+    assert_eq!(waiting.code, Some(3), "{waiting:?}");
+    assert!(waiting.stdout.contains("another transaction of this account has its nonce"), "{waiting:?}");
+    chain.mine(FINALITY_DEPTH).await;
+    shop.stack.synced().await;
     refused(&shop.act(&refund).await, "\"superseded\"");
     assert_eq!(shop.moved("refund").await.len(), 0);
     let document = done(&shop.act(&refund).await);

@@ -235,7 +235,7 @@ impl Desk {
         )
     }
 
-    /// The plan of the catalogue that a plan sells, in brackets.
+    /// The plan of the catalogue that a plan sells.
     pub(super) async fn sells(&self, plan: OnchainPlanId) -> anyhow::Result<Option<PlanKey>> {
         Ok(self.store().mapped_plans(self.chain.indexer.source).await?.remove(&plan))
     }
@@ -401,16 +401,16 @@ impl Desk {
                 story.field("outcome", "reverted");
                 End::Badly
             }
-            Outcome::Waiting { hash, refused } => {
+            Outcome::Waiting { hash, against } => {
                 story.line(format!(
                     "transaction {hash} is in no block yet; the same command again goes on with it"
                 ));
-                if let Some(refused) = &refused {
-                    story.line(format!("the node does not take it for now: {refused}"));
+                if let Some(against) = &against {
+                    story.line(format!("against it speaks: {against}"));
                 }
                 story.field("outcome", "waiting");
                 story.field("transaction", json!({ "hash": hash }));
-                story.field("reason", refused);
+                story.field("reason", against);
                 End::Waiting
             }
             Outcome::Superseded { hash } => {

@@ -5,6 +5,7 @@ mod name;
 
 use std::process::ExitCode;
 
+use alloy_primitives::{Address, U256};
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 use dues_chain::source::{ContractPlan, ContractSubscription};
@@ -13,13 +14,14 @@ use dues_domain::{
     money::BaseUnits,
 };
 use dues_keeper::merchant::{Act, Outcome, fresh_key, spent_key};
-use dues_store::TransactionKind;
+use dues_store::{TransactionKind, merchant::MerchantLead};
 use rust_decimal::Decimal;
 
 use self::{
     desk::{Desk, End, Hall, Options, Story},
     name::{Catalogue, FoundSubscription, PlanName, SubscriptionName},
 };
+use super::ask;
 use crate::config::Config;
 
 /// Refund, charge usage, retire plans, move and end subscriptions.
@@ -42,6 +44,10 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// End a subscription with its paid time. Its payer cannot resume it.
     Cancel(Cancel),
+    /// Propose that a plan's payments go to another account. That one has to accept, two days later or more.
+    Payee(Payee),
+    /// Let an account charge usage and refund for the merchant, or stop that.
+    Operator(Operator),
     /// Find out what became of acts that were interrupted, and go on with them.
     Resume(Resume),
 }
@@ -114,6 +120,27 @@ pub(crate) struct Cancel {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Payee {
+    /// A plan of the catalogue, or a chain and the contract's number, as in base:7.
+    plan: PlanName,
+    /// The account that is to be paid; zero withdraws what was proposed.
+    payee: Address,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Operator {
+    /// The account.
+    operator: Address,
+    /// Stop it, and do not let it.
+    #[arg(long)]
+    stop: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Resume {
     #[command(flatten)]
     options: Options,
@@ -126,6 +153,8 @@ pub(crate) async fn run(command: Command, config: Config) -> anyhow::Result<Exit
         Command::Retire(args) => retire(args, config).await,
         Command::Migrate(args) => migrate(args, config).await,
         Command::Cancel(args) => cancel(args, config).await,
+        Command::Payee(args) => payee(args, config).await,
+        Command::Operator(args) => operator(args, config).await,
         Command::Resume(args) => resume(args, config).await,
     }
     .map(ExitCode::from)
@@ -260,7 +289,7 @@ async fn refund(args: Refund, config: Config) -> anyhow::Result<End> {
 /// A refund, and the approval that it needs where it needs one.
 async fn approve_and_refund(
     case: &Case,
-    lead: Option<dues_store::merchant::MerchantLead>,
+    lead: Option<MerchantLead>,
     act: Act,
     amount: BaseUnits,
     mut story: Story,
@@ -277,7 +306,7 @@ async fn approve_and_refund(
     let means = desk.rpc.means(case.head.block, &[(signer, token)]).await?;
     let balance = means.into_iter().flatten().next().unwrap_or_default().balance;
     ensure!(
-        balance >= alloy_primitives::U256::from(amount.get()),
+        balance >= U256::from(amount.get()),
         "{signer} has {}, which is less than {}",
         desk.money_u256(balance),
         desk.money(amount)
@@ -455,6 +484,65 @@ async fn cancel(args: Cancel, config: Config) -> anyhow::Result<End> {
     case.hall.close(end).await
 }
 
+async fn payee(args: Payee, config: Config) -> anyhow::Result<End> {
+    let catalogue = Catalogue::of(&config);
+    let mut hall = Hall::open(args.options, config).await?;
+    let chains = std::mem::take(&mut hall.chains);
+    let (chain, id) = args.plan.find(&hall.ledger.store, &catalogue, chains).await?;
+    let desk = hall.desk(chain)?;
+    let head = desk.head().await?;
+    let plan = desk.plan(&head, id).await?;
+    desk.role(&head, &plan, false).await?;
+    let act = Act::ProposePayee { plan: id, payee: args.payee };
+    let lead = match desk.begin(&act).await? {
+        Ok(lead) => lead,
+        Err(end) => return hall.close(end).await,
+    };
+    let mut story = Story::new(format!("{}: propose another payee of plan {id}", desk.name));
+    story.field("plan", id);
+    story.field("payee", args.payee.to_string());
+    let now = plan.plan.payee;
+    story.line(if args.payee.is_zero() {
+        format!("what was proposed before is withdrawn; {now} is paid as before")
+    } else {
+        format!("{} can accept two days later; until it does, {now} is paid", args.payee)
+    });
+    let end = desk.conduct(lead, act, story).await?;
+    hall.close(end).await
+}
+
+async fn operator(args: Operator, config: Config) -> anyhow::Result<End> {
+    let mut hall = Hall::open(args.options, config).await?;
+    let chains = std::mem::take(&mut hall.chains);
+    let desk = hall.desk(name::pick(chains, None)?)?;
+    let (head, merchant) = (desk.head().await?, desk.chain.indexer.scope.merchant);
+    let signer = desk.merchant.address();
+    ensure!(signer == merchant, "{signer} is not the merchant of {}, which is {merchant}", desk.name);
+    let act = Act::SetOperator { operator: args.operator, approved: !args.stop };
+    let lead = match desk.begin(&act).await? {
+        Ok(lead) => lead,
+        Err(end) => return hall.close(end).await,
+    };
+    let operator = args.operator;
+    let mut story = Story::new(format!("{}: operators of {merchant}", desk.name));
+    story.field("operator", operator.to_string());
+    story.line(if args.stop {
+        format!("{operator} may not charge usage and refund any more")
+    } else {
+        format!(
+            "{operator} may charge usage of every subscriber, up to the cap of its plan and to its payee, and refund \
+             from its own account"
+        )
+    });
+    let may = desk.rpc.is_operator(head.block, merchant, operator).await?;
+    let end = if may != args.stop {
+        nothing_to_do(&desk, &act, story, if may { "it may already" } else { "it may not as it is" })?
+    } else {
+        desk.conduct(lead, act, story).await?
+    };
+    hall.close(end).await
+}
+
 async fn resume(args: Resume, config: Config) -> anyhow::Result<End> {
     let mut hall = Hall::open(args.options, config).await?;
     let chains = std::mem::take(&mut hall.chains);
@@ -471,14 +559,23 @@ async fn resume(args: Resume, config: Config) -> anyhow::Result<End> {
             continue;
         }
         let mut lead = desk.merchant.lead().await?;
-        let (settled, open) = desk.merchant.settle(&mut lead).await?;
-        let mut ended = settled;
-        for begun in open {
+        let (mut ended, open) = desk.merchant.settle(&mut lead).await?;
+        let agreed = open.is_empty() || desk.options.yes() || {
+            for begun in &open {
+                let (act, at) = (&begun.act, begun.at.to_rfc3339());
+                eprintln!("{}: {} of {}, begun {at}", desk.name, act.action, act.subject);
+            }
+            ask::confirm("Send the same transactions again, and wait for them?")?
+        };
+        for begun in open.into_iter().filter(|_| agreed) {
             let outcome = desk.merchant.finish(&mut lead, &begun.act).await?;
             ended.push((begun.act, outcome));
         }
         lead.release().await?;
-        if ended.is_empty() {
+        if !agreed {
+            eprintln!("Nothing was sent.");
+            end = End::Waiting;
+        } else if ended.is_empty() {
             println!("{}: nothing of {signer} is under way", desk.name);
         }
         for (act, outcome) in ended {

@@ -162,7 +162,7 @@ impl Catalogue {
 }
 
 /// The one that is named, or the only one that there is.
-fn pick(chains: Vec<Named>, name: Option<&str>) -> anyhow::Result<Named> {
+pub(super) fn pick(chains: Vec<Named>, name: Option<&str>) -> anyhow::Result<Named> {
     match name {
         Some(name) => {
             let found = chains.into_iter().find(|(other, _)| other == name);
