@@ -1,6 +1,6 @@
 //! `dues merchant`: what it does, what it refuses, and what is left of it when it is killed.
 
-use std::os::unix::process::ExitStatusExt as _;
+use std::{fs::File, io::Write as _, os::unix::process::ExitStatusExt as _};
 
 use alloy::{
     primitives::{B256, U256, aliases::U96, keccak256},
@@ -10,11 +10,12 @@ use axum::{Router, body::Bytes, routing::post};
 use dues_chain::contract::{Dues as Contract, IDues};
 use dues_domain::catalogue::Tier;
 use dues_tests::{FINALITY_DEPTH, SOON, TransactionRow, event, eventually};
+use nix::pty::openpty;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::{Dues, Outcome, Signal, repair::Shop};
+use crate::{Dues, Outcome, Signal, command, repair::Shop};
 
 const KEY: &str = "DUES__MERCHANT__PRIVATE_KEY";
 const RPC: &str = "DUES__CHAINS__DEV__RPC_URL";
@@ -145,6 +146,32 @@ async fn a_refund_is_told_first_done_once_and_one_row_of_the_ledger() {
     let record = shop.stack.chain.dues().subscriptions(id, U256::ONE).call().await.unwrap().remove(0);
     assert_eq!((record.paid, record.refunded), (U256::from(99_990_000), U256::from(99_990_000)));
     assert!(shop.audit().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_terminal_it_asks_and_takes_anything_but_yes_for_no() {
+    let (shop, of) = refundable().await;
+    let (before, key) = (shop.standing().await, text(&shop.stack.chain.merchant_wallet()));
+    let environment = [&shop.environment()[..], &[(KEY, &key)]].concat();
+    let answered = async |answer: &str| {
+        let terminal = openpty(None, None).unwrap();
+        let mut dues = command(shop.dir(), &["merchant", "refund", &of, "--amount", "5"], &environment);
+        let dues = dues.stdin(terminal.slave).output();
+        // It waits there until it is read.
+        File::from(terminal.master.try_clone().unwrap()).write_all(answer.as_bytes()).unwrap();
+        let output = tokio::time::timeout(SOON, dues).await.unwrap().unwrap();
+        drop(terminal.master);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for no in ["\n", "n\n", "yess\n", "5\n"] {
+        let (code, told) = answered(no).await;
+        assert_eq!(code, Some(1), "{no:?}: {told}");
+        assert!(told.contains("refund 5.00 USDC") && told.contains("[y/N]"), "{told}");
+        assert!(told.contains("Nothing was sent."), "{told}");
+    }
+    assert_eq!(shop.standing().await, before);
+    assert_eq!(answered("y\n").await.0, Some(0));
+    assert_eq!(shop.moved("refund").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
