@@ -15,14 +15,15 @@ mod server;
 mod services;
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
 
 use anyhow::Context as _;
-use dues_domain::{catalogue::Catalogue, money::Asset};
-use dues_keeper::KeeperLimits;
+use dues_domain::{catalogue::Catalogue, ids::PlanKey, money::Asset};
+use dues_keeper::{KeeperLimits, plans::SaleTerms};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
@@ -50,8 +51,8 @@ pub struct DevnetOptions {
     pub catalogue: Catalogue,
     /// The currency that the catalogue's prices are in: the test token stands for it.
     pub asset: Asset,
-    /// Grace of the on-chain plans, in seconds.
-    pub grace_seconds: u32,
+    /// What a plan's sale on the chain has beyond the catalogue, where that is not what is usual.
+    pub sale: BTreeMap<PlanKey, SaleTerms>,
     /// A node to use instead of an anvil of our own: one whose anvil accounts are funded.
     pub rpc_url: Option<Url>,
     /// A database to use instead of a PostgreSQL of our own.
@@ -104,7 +105,7 @@ impl Devnet {
         let contract = chain.deploy().await.context("the contracts could not be deployed")?;
         let stored = store.sync_plans(options.catalogue.plans(), contract.source).await?;
         let plans = chain
-            .create_plans(&store, contract, stored, options.grace_seconds)
+            .create_plans(&store, contract, stored, &options.sale)
             .await
             .context("the plans could not be created on chain")?;
         let mut accounts = demo::accounts(&store).await?;

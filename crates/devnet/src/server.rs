@@ -161,6 +161,7 @@ pub(crate) async fn issue_key(store: &Store) -> anyhow::Result<ApiKeySecret> {
     let secret = ApiKeySecret::generate()?;
     let key = NewApiKey {
         name: KEY_NAME.into(),
+        prefix: secret.prefix().into(),
         hash: secret.hash(),
         scopes: Scope::ALL.to_vec(),
         expires_at: None,

@@ -1,11 +1,12 @@
 //! The ledger in PostgreSQL: the only place with SQL.
 //!
-//! Methods are whole transactions: what must land together is one call. Three kinds of writers exist:
+//! Methods are whole transactions: what must land together is one call. Four kinds of writers exist:
 //!
 //! * [`Store`], for the API and the commands: accounts, wallets, API keys, the catalogue;
 //! * [`mirror::Mirror`], for the indexer, which holds the chain's leader lock on the very connection that it
 //!   writes with, so that a lost connection loses the lock and the open transaction together;
-//! * [`keeper::KeeperLead`], for the keeper, in the same way; it writes its own tables, and never money.
+//! * [`keeper::KeeperLead`], for the keeper, in the same way; it writes its own tables, and never money;
+//! * [`merchant::MerchantLead`], for the merchant's acts, likewise.
 //!
 //! The database enforces the rules (see `migrations/`); a violated constraint reaches the caller as a typed
 //! error by the constraint's name, and a row that no rule allows is [`StoreError::Inconsistent`], never a panic.
@@ -22,6 +23,7 @@ mod entitlements;
 mod error;
 mod exclusive;
 pub mod keeper;
+pub mod merchant;
 pub mod mirror;
 mod transactions;
 mod wallets;
@@ -35,8 +37,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use api_keys::LastUsed;
+
 pub use accounts::{Account, AccountOrigin, Upserted};
-pub use api_keys::{ApiKey, NewApiKey, Scope, UnknownScope};
+pub use api_keys::{ApiKey, ApiKeyRecord, NewApiKey, Scope, UnknownScope};
 pub use audit::Actor;
 pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
 pub use changes::{Change, Changes};
@@ -55,6 +59,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    last_used: LastUsed,
 }
 
 impl Store {
@@ -76,7 +81,7 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(options)
             .await?;
-        Ok(Self { pool })
+        Ok(Self { pool, last_used: LastUsed::default() })
     }
 
     /// Whether `url` is one of PostgreSQL, without asking the server.

@@ -8,9 +8,6 @@ use url::Url;
 
 use crate::{config::Config, shutdown};
 
-/// Seven days: how long a renewal of the devnet's plans is still tried.
-const GRACE_SECONDS: u32 = 7 * 86_400;
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Where everything is kept, devnet.json included.
@@ -54,7 +51,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         reset: args.reset,
         catalogue: config.catalogue,
         asset: config.asset,
-        grace_seconds: GRACE_SECONDS,
+        sale: config.sale,
         rpc_url: args.rpc_url,
         database_url: config.database.url,
         ports: Ports { api: args.api_port, rpc: args.rpc_port, database: args.database_port },
