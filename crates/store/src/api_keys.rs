@@ -102,6 +102,8 @@ pub struct ApiKey {
     pub id: ApiKeyId,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// How stale `last_used_at` may be: one write a minute and key, not one a request.
@@ -273,7 +275,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<ApiKey>, StoreError> {
         let found = sqlx::query!(
-            "SELECT id, scopes FROM ledger.api_keys
+            "SELECT id, scopes, expires_at FROM ledger.api_keys
              WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
             hash,
             now,
@@ -282,11 +284,16 @@ impl Store {
         .await?;
         let Some(row) = found else { return Ok(None) };
         let id = ApiKeyId::from_uuid(row.id);
-        if self.last_used.is_stale(id, now) {
+        self.note_use(id, now);
+        Ok(Some(ApiKey { id, scopes: scopes(&row.scopes)?, expires_at: row.expires_at }))
+    }
+
+    /// Notes that a key was used: in time, for people to look at, and at most once a minute and process.
+    pub fn note_use(&self, key: ApiKeyId, now: DateTime<Utc>) {
+        if self.last_used.is_stale(key, now) {
             // Nobody waits for it.
-            tokio::spawn(note_use(self.pool.clone(), id, now));
+            tokio::spawn(note_use(self.pool.clone(), key, now));
         }
-        Ok(Some(ApiKey { id, scopes: scopes(&row.scopes)? }))
     }
 }
 
