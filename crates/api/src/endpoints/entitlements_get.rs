@@ -1,8 +1,8 @@
 //! `GET /v1/accounts/{id}/entitlements`
 
 use axum::{Json, extract::State};
-use chrono::SubsecRound;
-use dues_domain::entitlement::entitlement;
+use chrono::{DateTime, SubsecRound, Utc};
+use dues_domain::entitlement::{Entitlement, entitlement};
 use dues_store::Account;
 
 use crate::{
@@ -37,8 +37,21 @@ pub(crate) async fn get_entitlements(
 /// The answer for an account that was found, by whatever name.
 pub(super) async fn answer(state: &AppState, account: &Account) -> Result<EntitlementsBody, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
+    let (entitlement, usage) =
+        tokio::join!(entitled(state, account, now), state.usage.usage(account.id, now));
+    let entitlement = entitlement?;
+    let (usage, _) =
+        usage?.at(entitlement.allowance.anchor, now).map_err(|error| Problem::internal(&error))?;
+    let meters = usage.meters(&entitlement.allowance);
+    Ok(EntitlementsBody::new(account, entitlement, meters, now))
+}
+
+/// What the ledger says of an account at `now`. Usage is decided by this, too.
+pub(super) async fn entitled(
+    state: &AppState,
+    account: &Account,
+    now: DateTime<Utc>,
+) -> Result<Entitlement, Problem> {
     let facts = state.store.subscription_facts(account.id, &state.grants).await?;
-    let entitlement = entitlement(&facts, account.created_at, &state.catalogue, now)
-        .map_err(|error| Problem::internal(&error))?;
-    Ok(EntitlementsBody::new(account, entitlement, now))
+    Ok(entitlement(&facts, account.created_at, &state.catalogue, now))
 }
