@@ -15,6 +15,7 @@ mod keeper;
 mod reindex;
 mod repair;
 mod run_process;
+mod usage;
 
 use std::{
     fs::{self, File, Permissions},

@@ -163,21 +163,25 @@ impl Books {
                 months.extend(rows::months_around(order.now));
             }
         }
-        if accounts.is_empty() {
-            return Ok(());
-        }
-        let months: Vec<_> = months.into_iter().collect();
+        let (Some(first), Some(last)) = (months.first(), months.last()) else { return Ok(()) };
         let found = sqlx::query_as!(
             EventRow,
             r#"SELECT e.account_id, e.event_id, e.occurred_at, e.requests, e.tokens, e.conversations, e.window_ended_at,
                       e.requests_used, e.tokens_used, e.requests_limit, e.tokens_limit, e.requests_hard_limit,
                       e.tokens_hard_limit, e.requests_reserved, e.tokens_reserved, e.requests_overage, e.tokens_overage
                FROM unnest($1::uuid[], $2::text[]) AS asked (account_id, event_id)
-               JOIN usage.events e ON e.account_id = asked.account_id AND e.event_id = asked.event_id
-               WHERE e.month = ANY ($3)"#,
+               -- LIMIT keeps the planner from any way but one look into the index for each.
+               CROSS JOIN LATERAL (
+                   SELECT * FROM usage.events e
+                   WHERE e.account_id = asked.account_id AND e.event_id = asked.event_id
+                     -- As a range, which partitions are pruned by when it runs.
+                     AND e.month BETWEEN $3 AND $4
+                   ORDER BY e.month DESC LIMIT 1
+               ) AS e"#,
             &accounts,
             &ids,
-            &months,
+            *first,
+            *last,
         )
         .fetch_all(tx)
         .await?;
@@ -224,18 +228,26 @@ impl Books {
                       r.ended_at, r.settled_requests, r.settled_tokens, r.settled_conversations, r.excess_requests,
                       r.excess_tokens
                FROM unnest($1::uuid[], $2::uuid[]) AS asked (account_id, id)
-               JOIN usage.reservations r ON r.account_id = asked.account_id AND r.id = asked.id
+               -- As with events; OFFSET 0 is as good a fence.
+               CROSS JOIN LATERAL (
+                   SELECT * FROM usage.reservations r WHERE r.account_id = asked.account_id AND r.id = asked.id OFFSET 0
+               ) AS r
                UNION
                SELECT r.account_id, r.id, r.event_id, r.requests, r.tokens, r.made_at, r.expires_at, r.state, r.ended_at,
                       r.settled_requests, r.settled_tokens, r.settled_conversations, r.excess_requests, r.excess_tokens
                FROM unnest($3::uuid[], $4::text[]) AS asked (account_id, event_id)
-               JOIN usage.reservations r ON r.account_id = asked.account_id AND r.event_id = asked.event_id
+               CROSS JOIN LATERAL (
+                   SELECT * FROM usage.reservations r
+                   WHERE r.account_id = asked.account_id AND r.event_id = asked.event_id OFFSET 0
+               ) AS r
                UNION
                SELECT r.account_id, r.id, r.event_id, r.requests, r.tokens, r.made_at, r.expires_at, r.state, r.ended_at,
                       r.settled_requests, r.settled_tokens, r.settled_conversations, r.excess_requests, r.excess_tokens
                FROM unnest($5::uuid[], $6::timestamptz[]) AS over (account_id, until)
-               JOIN usage.reservations r
-                   ON r.account_id = over.account_id AND r.state = 'held' AND r.expires_at <= over.until"#,
+               CROSS JOIN LATERAL (
+                   SELECT * FROM usage.reservations r
+                   WHERE r.account_id = over.account_id AND r.state = 'held' AND r.expires_at <= over.until OFFSET 0
+               ) AS r"#,
             &of_ids,
             &ids,
             &of_names,
@@ -456,19 +468,20 @@ impl Books {
         }
         sqlx::query!(
             "WITH counters AS (
-                 UPDATE usage.windows w
-                 SET started_at = n.started_at, ended_at = n.ended_at, requests_used = n.requests_used,
-                     tokens_used = n.tokens_used, requests_reserved = n.requests_reserved,
-                     tokens_reserved = n.tokens_reserved, requests_excess = n.requests_excess,
-                     tokens_excess = n.tokens_excess, requests_included = n.requests_included,
-                     tokens_included = n.tokens_included, hold_expires_at = n.hold_expires_at, overage = n.overage
-                 FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::bigint[],
-                             $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::timestamptz[],
-                             $13::boolean[])
-                     AS n (account_id, started_at, ended_at, requests_used, tokens_used, requests_reserved,
-                           tokens_reserved, requests_excess, tokens_excess, requests_included, tokens_included,
-                           hold_expires_at, overage)
-                 WHERE w.account_id = n.account_id
+                 -- Every row is there and locked. An upsert has one plan, where a join would have several.
+                 INSERT INTO usage.windows AS w (account_id, started_at, ended_at, requests_used, tokens_used,
+                     requests_reserved, tokens_reserved, requests_excess, tokens_excess, requests_included,
+                     tokens_included, hold_expires_at, overage)
+                 SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[],
+                     $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
+                     $12::timestamptz[], $13::boolean[])
+                 ON CONFLICT (account_id) DO UPDATE
+                 SET started_at = excluded.started_at, ended_at = excluded.ended_at,
+                     requests_used = excluded.requests_used, tokens_used = excluded.tokens_used,
+                     requests_reserved = excluded.requests_reserved, tokens_reserved = excluded.tokens_reserved,
+                     requests_excess = excluded.requests_excess, tokens_excess = excluded.tokens_excess,
+                     requests_included = excluded.requests_included, tokens_included = excluded.tokens_included,
+                     hold_expires_at = excluded.hold_expires_at, overage = excluded.overage
              ), days AS (
                  INSERT INTO usage.stats AS s (account_id, day, requests, conversations, tokens)
                  SELECT * FROM unnest($14::uuid[], $15::date[], $16::bigint[], $17::bigint[], $18::bigint[])

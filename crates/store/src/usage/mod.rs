@@ -60,8 +60,8 @@ impl UsageStore {
     /// [`StoreError::Url`] where `url` is none, [`StoreError::Database`] where the server does not answer.
     pub async fn connect(url: &SecretString, config: UsageConfig) -> Result<Self, StoreError> {
         let settings = [
-            // Every statement here finds its rows by an index, in tables that grow by the hour: a plan made while one was
-            // empty must not be another one, and none has to be made again.
+            // Every statement here finds its rows by an index, in tables that grow by the hour. The statements are such that
+            // a plan that was made while a table was empty is right for ever; none has to be made again.
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),

@@ -62,10 +62,9 @@ impl UsageStore {
         if let Some(before) = now.checked_sub_signed(retention.reservations) {
             loop {
                 let removed = sqlx::query!(
-                    "DELETE FROM usage.reservations r USING (
-                         SELECT account_id, id FROM usage.reservations WHERE state <> 'held' AND ended_at < $1
-                         ORDER BY ended_at LIMIT $2) AS old
-                     WHERE r.account_id = old.account_id AND r.id = old.id AND r.state <> 'held'",
+                    "DELETE FROM usage.reservations WHERE ctid = ANY (ARRAY(
+                         SELECT ctid FROM usage.reservations WHERE state <> 'held' AND ended_at < $1
+                         ORDER BY ended_at LIMIT $2))",
                     before,
                     REMOVED_AT_ONCE,
                 )
