@@ -43,6 +43,9 @@ struct Arguments {
     /// Transactions at once of the group commit; 2 is what dues.toml has
     #[arg(long, default_value_t = 2)]
     writers: u32,
+    /// The most requests in one of them
+    #[arg(long, default_value_t = UsageConfig::default().batch)]
+    batch: usize,
     /// Connections of a transaction for each request
     #[arg(long, default_value_t = 32)]
     connections: u32,
@@ -208,7 +211,7 @@ async fn main() {
         .connect(url.expose_secret())
         .await
         .unwrap();
-    let grouped = store(&url, args.writers, UsageConfig::default().batch).await;
+    let grouped = store(&url, args.writers, args.batch).await;
     grouped.migrate().await.unwrap();
     let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&pool).await.unwrap();
     let synchronous: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&pool).await.unwrap();

@@ -3,6 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use dues_domain::{
+    catalogue::Tier,
     entitlement::Entitlement,
     ids::{AccountId, ReservationId},
     usage::{MOST, Meters, Quantity, Usage},
@@ -110,7 +111,7 @@ impl Entitled {
                 let terms = state.catalogue.terms(*tier);
                 usage.check(asked, terms.requests, terms.tokens).is_ok()
             })
-            .map(|tier| tier.as_str())
+            .map(Tier::as_str)
             .collect()
     }
 }

@@ -122,7 +122,7 @@ async fn nothing_that_was_answered_is_lost_and_nothing_is_counted_twice_whenever
     let (mut process, beside) = (platform.start().await, platform.start().await);
     process.api.account("user-42").await;
     let ledger = Ledger::new(&platform.database);
-    let mut answered = vec![false; LIMIT];
+    let mut answered = [false; LIMIT];
     // Three times in the middle of forty events, of which each is sent to both processes.
     for round in 0..3 {
         let numbers: Vec<_> = (round * 30..round * 30 + 40).collect();

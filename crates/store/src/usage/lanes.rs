@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use metrics::{counter, describe_counter};
 use sqlx::PgPool;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -22,6 +23,20 @@ use crate::StoreError;
 const WAITING: usize = 10_000;
 /// How often a transaction is tried that failed for a reason that passes.
 const TRIES: usize = 3;
+
+const ORDERS: &str = "dues_usage_orders_total";
+const TRANSACTIONS: &str = "dues_usage_transactions_total";
+const FAILURES: &str = "dues_usage_failures_total";
+
+/// Says what each figure means, for a recorder that is installed already.
+pub fn describe_metrics() {
+    describe_counter!(ORDERS, "Requests that were decided: counted, repeated or refused");
+    describe_counter!(TRANSACTIONS, "Transactions that it took to decide them");
+    describe_counter!(
+        FAILURES,
+        "Requests that could not be decided, or of which nobody knows whether they were"
+    );
+}
 
 /// An order and who waits for its outcome.
 struct Pending {
@@ -112,7 +127,11 @@ async fn carry_out(pool: &PgPool, orders: &[Order], rules: Rules) -> Vec<Result<
     let mut parts = vec![orders];
     while let Some(part) = parts.pop() {
         match with_retries(pool, part, rules).await {
-            Ok(of_part) => outcomes.extend(of_part.into_iter().map(Ok)),
+            Ok(of_part) => {
+                counter!(TRANSACTIONS).increment(1);
+                counter!(ORDERS).increment(u64::try_from(part.len()).unwrap_or(u64::MAX));
+                outcomes.extend(of_part.into_iter().map(Ok));
+            }
             Err(error) if error.is_transient() || part.len() == 1 => {
                 let transient = error.is_transient();
                 tracing::error!(
@@ -120,6 +139,7 @@ async fn carry_out(pool: &PgPool, orders: &[Order], rules: Rules) -> Vec<Result<
                     orders = part.len(),
                     "usage was not counted"
                 );
+                counter!(FAILURES).increment(u64::try_from(part.len()).unwrap_or(u64::MAX));
                 outcomes.extend(part.iter().map(|_| Err(StoreError::NotCounted { transient })));
             }
             Err(_) => {

@@ -22,6 +22,7 @@ use sqlx::PgPool;
 use self::lanes::Lanes;
 use crate::{StoreError, connect, migrate, schema_is_current};
 
+pub use lanes::describe_metrics;
 pub use order::{Act, Event, Order, Outcome, Receipt, Refusal, Reservation, ReservationState, Settlement};
 pub use overage::{Billing, Overage};
 pub use partitions::{Retention, Tidied};
