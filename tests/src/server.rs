@@ -7,6 +7,7 @@ use dues_api::{
     AppState,
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
+    snapshot::Snapshot,
 };
 use dues_domain::catalogue::Catalogue;
 use dues_store::{
@@ -78,6 +79,7 @@ impl ApiServer {
         let secret = ApiKeySecret::generate().unwrap();
         let key = NewApiKey {
             name: "test".into(),
+            prefix: secret.prefix().into(),
             hash: secret.hash(),
             scopes: Scope::ALL.to_vec(),
             expires_at: None,
@@ -85,17 +87,21 @@ impl ApiServer {
         store.create_api_key(&key, Actor::Operator).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let snapshot = Snapshot::new(store.clone(), Grants::at_once(), 1_000);
         let state = AppState {
             store: store.clone(),
             usage: usage.clone(),
-            grants: Grants::at_once(),
+            snapshot: snapshot.clone(),
             catalogue: Arc::new(catalogue),
             clock,
             probes: Arc::from([]),
         };
         let stop = CancellationToken::new();
         let serving = dues_api::serve(listener, dues_api::router(state), stop.clone());
-        let serving = tokio::spawn(async move { serving.await.unwrap() });
+        let serving = tokio::spawn(async move {
+            let _following = snapshot.follow();
+            serving.await.unwrap();
+        });
         Self { api: Api::new(&url, secret.expose()), store, usage, stop, serving }
     }
 

@@ -1,6 +1,6 @@
 //! A whole Dues, and the place that it can be started in again.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use alloy::{primitives::Address, signers::local::PrivateKeySigner};
 use chrono::TimeDelta;
@@ -151,12 +151,13 @@ impl Site {
             reset: false,
             catalogue: catalogue(),
             asset: asset(),
-            grace_seconds: GRACE_SECONDS,
+            sale: BTreeMap::new(),
             rpc_url: self.anvil.as_ref().map(|anvil| anvil.rpc_url().parse().unwrap()),
             database_url: Some(self.database.url().clone()),
             ports: Ports::default(),
             // No blocks by the clock.
             block_time: 0,
+            month_in: None,
             finality_depth: FINALITY_DEPTH,
             // Tests charge by themselves, or have a keeper of their own.
             keeper: None,

@@ -86,7 +86,13 @@ impl Endpoint {
 
 async fn key(store: &Store, name: &str, scopes: &[Scope], expires_at: Option<DateTime<Utc>>) -> String {
     let secret = ApiKeySecret::generate().unwrap();
-    let key = NewApiKey { name: name.into(), hash: secret.hash(), scopes: scopes.to_vec(), expires_at };
+    let key = NewApiKey {
+        name: name.into(),
+        prefix: secret.prefix().into(),
+        hash: secret.hash(),
+        scopes: scopes.to_vec(),
+        expires_at,
+    };
     store.create_api_key(&key, Actor::Operator).await.unwrap();
     secret.expose().to_owned()
 }

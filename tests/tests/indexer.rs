@@ -174,17 +174,19 @@ async fn after_a_reorganisation_below_finality_readyz_says_so_and_the_api_still_
     let before = stack.ledger.digest().await;
     assert_eq!(stack.api.get("/readyz").await.status, 200);
     stack.chain.reorg_from(block, &[]).await;
-    let answer = eventually(SOON, "readyz is 503", || async {
+    // While the chain is being shortened, the node is merely behind the ledger.
+    let answer = eventually(SOON, "readyz says what happened", || async {
         let answer = stack.api.get("/readyz").await;
-        if answer.status == 503 { Ok(answer) } else { Err(format!("{answer:?}")) }
+        match answer.body["parts"]["indexer"].as_str() {
+            Some(reason) if answer.status == 503 && reason.contains("had been final") => Ok(answer),
+            _ => Err(format!("{answer:?}")),
+        }
     })
     .await;
     assert_eq!(
         (&answer.body["status"], &answer.body["parts"]["database"]),
         (&"not_ready".into(), &"ok".into())
     );
-    let reason = answer.body["parts"]["indexer"].as_str().unwrap();
-    assert!(!reason.is_empty() && reason != "ok", "{reason}");
     assert_eq!(stack.api.get("/healthz").await.status, 200);
     assert_eq!(stack.api.entitlements(account).await["tier"], "premium");
     assert_eq!(stack.api.transactions(account).await[0]["status"], "completed");

@@ -1,18 +1,22 @@
 //! What the database itself refuses, whoever asks; and the mirror's own guards.
 
 use alloy::primitives::{Address, B256};
+use chrono::{DateTime, Utc};
+use dues_api::snapshot::{FRESH_FOR, Snapshot};
 use dues_domain::{
     catalogue::Tier,
     chain::{BlockRef, ChainSource, EventPosition, SubscriptionEvent, SubscriptionEventKind},
+    entitlement::SubscriptionFacts,
     fold::ChainSubscription,
     ids::AccountId,
 };
 use dues_store::{
-    Grants, StoreError,
+    Account, Grants, Store, StoreError,
     mirror::{Begun, Checkpoint, MirrorScope, MirroredSubscription, NewEvent, Origin, Step},
 };
 use dues_tests::{Database, Ledger, SOON, eventually};
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio_util::task::AbortOnDropHandle;
 
 /// What is mirrored: the merchant of the good rows.
 const SCOPE: MirrorScope = MirrorScope { merchant: Address::repeat_byte(0x11), start_block: 0 };
@@ -382,6 +386,65 @@ async fn migrations_that_run_at_once_or_again_leave_one_schema() {
     assert_eq!(ledger.count(versions).await, 0);
 }
 
+/// Few rows are inserted, many are copied, and those of a large step are copied in several parts.
+#[tokio::test]
+async fn any_number_of_rows_is_in_the_table_as_it_was_given() {
+    let (database, ledger) = seeded().await;
+    let mut mirror = database.store().await.lead(source(), SCOPE).await.unwrap().unwrap();
+    for (block, rows, data) in [
+        (10_u64, 1_usize, 0_usize),
+        (11, 2, 5),
+        (12, 63, 40),
+        (13, 128, 1),
+        (14, 129, 1),
+        (15, 700, 2_000),
+        (16, 3, 200_000),
+    ] {
+        let at = EventPosition {
+            block: BlockRef { number: block, hash: B256::with_last_byte(0xb0) },
+            log_index: 0,
+            tx_hash: B256::repeat_byte(0xe8),
+            timestamp: "2026-01-08T12:34:56.789012Z".parse().unwrap(),
+        };
+        let topics: Vec<_> = (1..=4).map(B256::repeat_byte).collect();
+        let data: Vec<_> =
+            (0..rows).map(|row| vec![u8::try_from(row % 251).unwrap(); data + row % 3]).collect();
+        let events: Vec<_> = data
+            .iter()
+            .enumerate()
+            .map(|(row, data)| NewEvent {
+                at: EventPosition { log_index: u64::try_from(row).unwrap(), ..at },
+                topics: &topics[..row % 5],
+                data,
+                subscription: (row % 2 == 0).then(|| u64::try_from(row).unwrap()),
+            })
+            .collect();
+        let mut step = mirror.begin().await.unwrap();
+        step.record_events(&events).await.unwrap();
+        step.commit().await.unwrap();
+
+        type Row = (i64, Vec<Vec<u8>>, Vec<u8>, Option<i64>, DateTime<Utc>, Vec<u8>);
+        let read: Vec<Row> = sqlx::query_as(
+            "SELECT log_index, topics, data, onchain_id, block_time, tx_hash FROM ledger.chain_events
+             WHERE block_number = $1 ORDER BY log_index",
+        )
+        .bind(i64::try_from(block).unwrap())
+        .fetch_all(ledger.pool())
+        .await
+        .unwrap();
+        let given: Vec<_> = events
+            .iter()
+            .map(|event| {
+                let topics = event.topics.iter().map(|topic| topic.to_vec()).collect::<Vec<_>>();
+                let id = event.subscription.map(|id| i64::try_from(id).unwrap());
+                let log_index = i64::try_from(event.at.log_index).unwrap();
+                (log_index, topics, event.data.to_vec(), id, at.timestamp, at.tx_hash.to_vec())
+            })
+            .collect();
+        assert!(read == given, "{rows} rows");
+    }
+}
+
 /// Begins a subscription to plan 1 for `account` in block 8.
 async fn begin(step: &mut Step<'_>, id: u64, account: AccountId) -> Begun {
     let at = EventPosition {
@@ -468,4 +531,124 @@ async fn what_cannot_be_stops_the_indexer_by_a_name_of_its_own() {
         assert!(matches!(error, StoreError::Inconsistent(what) if what == due), "{error:?}");
         assert!(!error.is_transient());
     }
+}
+
+/// The snapshot of the API and, beside it, the ledger itself.
+struct Beside {
+    snapshot: Snapshot,
+    store: Store,
+    ledger: Ledger,
+}
+
+impl Beside {
+    async fn new() -> (Self, AbortOnDropHandle<()>) {
+        let (database, ledger) = seeded().await;
+        let store = database.store().await;
+        let snapshot = Snapshot::new(store.clone(), Grants::at_once(), 100);
+        let following = snapshot.follow();
+        (Self { snapshot, store, ledger }, following)
+    }
+
+    /// What both say of ada and bob, by every name of theirs.
+    async fn answers(&self) -> (Vec<String>, Vec<String>) {
+        let (mut remembered, mut read) = (Vec::new(), Vec::new());
+        let told = |account: &Account, facts: &[SubscriptionFacts]| format!("{account:?} {facts:?}");
+        for id in ["00000000-0000-7000-8000-00000000000a", "00000000-0000-7000-8000-00000000000b"] {
+            let id = AccountId::from_uuid(id.parse().unwrap());
+            let known = self.snapshot.account(id).await.unwrap();
+            remembered.extend(known.map(|known| told(&known.account, &known.subscriptions)));
+            read.extend(self.read(self.store.account(id).await.unwrap()).await);
+        }
+        for external_id in ["ada", "eve"] {
+            let known = self.snapshot.by_external_id(external_id).await.unwrap();
+            remembered.extend(known.map(|known| told(&known.account, &known.subscriptions)));
+            read.extend(self.read(self.store.account_by_external_id(external_id).await.unwrap()).await);
+        }
+        let wallet = Address::repeat_byte(0xaa);
+        let known = self.snapshot.by_wallet(wallet).await.unwrap();
+        remembered.extend(known.map(|known| told(&known.account, &known.subscriptions)));
+        read.extend(self.read(self.store.account_by_wallet(wallet).await.unwrap()).await);
+        (remembered, read)
+    }
+
+    async fn read(&self, account: Option<Account>) -> Option<String> {
+        let account = account?;
+        let facts = self.store.subscription_facts(account.id, &Grants::at_once()).await.unwrap();
+        Some(format!("{account:?} {facts:?}"))
+    }
+
+    async fn agree(&self, after: &str) -> Vec<String> {
+        eventually(SOON, &format!("both agree after {after}"), || async {
+            let (remembered, read) = self.answers().await;
+            if remembered == read { Ok(read) } else { Err(format!("{remembered:#?}\n{read:#?}")) }
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_in_memory_follows_every_table_that_it_rests_on() {
+    let (beside, _following) = Beside::new().await;
+    let mut last = beside.agree("the beginning").await;
+    for change in [
+        "UPDATE ledger.subscriptions SET paid_through = '2026-03-01Z', periods = 2",
+        "UPDATE ledger.subscriptions SET account_id = '00000000-0000-7000-8000-00000000000b'",
+        "UPDATE ledger.wallets SET account_id = '00000000-0000-7000-8000-00000000000b'",
+        "UPDATE ledger.accounts SET external_id = 'eve' WHERE external_id = 'ada'",
+        "INSERT INTO ledger.charge_attempts (subscription_id, paid_through, attempts, reason, first_attempt_at, last_attempt_at)
+             SELECT id, paid_through, 1, 'balance', now(), now() FROM ledger.subscriptions",
+        "UPDATE ledger.charge_attempts SET attempts = 2",
+        "DELETE FROM ledger.charge_attempts",
+        "INSERT INTO ledger.charge_runways (subscription_id, renewals, limited_by, as_of)
+             SELECT id, 3, 'balance', now() FROM ledger.subscriptions",
+        "UPDATE ledger.charge_runways SET renewals = 2",
+        "DELETE FROM ledger.charge_runways",
+        "UPDATE ledger.chain_plans SET grace_seconds = 7200",
+        // The evidence is in block 7.
+        "UPDATE ledger.chain_checkpoints SET final_number = 7",
+        "UPDATE ledger.chain_checkpoints SET final_number = 6",
+        "DELETE FROM ledger.plan_prices",
+        "DELETE FROM ledger.wallets",
+        "DELETE FROM ledger.transactions; DELETE FROM ledger.subscriptions",
+        "DELETE FROM ledger.accounts",
+    ] {
+        sqlx::raw_sql(AssertSqlSafe(change)).execute(beside.ledger.pool()).await.unwrap();
+        let now = beside.agree(change).await;
+        assert_ne!(now, last, "it changes nothing: {change}");
+        last = now;
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_nobody_listens_is_not_missed() {
+    let (beside, _following) = Beside::new().await;
+    for round in 1..5 {
+        beside.agree("the last round").await;
+        // Listeners wait in this very database.
+        let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+        let change = format!("UPDATE ledger.subscriptions SET periods = {round}");
+        let ((), changed) = tokio::join!(
+            eventually(SOON, "the listener is cut off", || async {
+                if beside.ledger.count(cut).await > 0 { Ok(()) } else { Err("there is none".to_owned()) }
+            }),
+            sqlx::raw_sql(AssertSqlSafe(change)).execute(beside.ledger.pool()),
+        );
+        changed.unwrap();
+        beside.agree("a cut").await;
+    }
+}
+
+#[tokio::test]
+async fn without_beats_what_is_kept_is_believed_for_a_second_at_most() {
+    let (beside, following) = Beside::new().await;
+    beside.agree("the beginning").await;
+    drop(following);
+    sqlx::raw_sql("UPDATE ledger.subscriptions SET paid_through = '2026-03-01Z', periods = 2")
+        .execute(beside.ledger.pool())
+        .await
+        .unwrap();
+    let since = std::time::Instant::now();
+    beside.agree("a change that nobody has heard").await;
+    assert!(since.elapsed() < FRESH_FOR * 5, "{:?}", since.elapsed());
 }

@@ -20,6 +20,9 @@ use crate::{
 /// What every key begins with, so that a leaked one is recognised by people and by secret scanners.
 const PREFIX: &str = "dues_sk_";
 
+/// So much of a key is kept readable: the prefix, and 24 bits of the 256.
+const SHOWN: usize = PREFIX.len() + 4;
+
 /// A key's secret: 256 random bits. Shown once, when it is made; it cannot be printed by accident.
 #[derive(Debug)]
 pub struct ApiKeySecret(SecretString);
@@ -39,6 +42,12 @@ impl ApiKeySecret {
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         hash(self.0.expose_secret())
+    }
+
+    /// How it begins: enough to tell keys apart, and of no help in guessing the rest.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.0.expose_secret().get(..SHOWN).unwrap_or(PREFIX)
     }
 
     /// The key itself, for showing it to its owner.

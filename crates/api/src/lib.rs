@@ -3,6 +3,7 @@
 //! * one file per endpoint in `endpoints`, each with its request, its errors and its documentation;
 //! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
 //! * [`auth`]: API keys, of which only hashes are kept;
+//! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
 //! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
@@ -15,19 +16,20 @@ mod middleware;
 pub mod openapi;
 pub mod problem;
 pub mod readiness;
+pub mod snapshot;
 pub mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use dues_domain::catalogue::Catalogue;
-use dues_store::{Grants, Store, usage::UsageStore};
+use dues_store::{Store, usage::UsageStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{clock::Clock, endpoints as e, readiness::Probe};
+use crate::{clock::Clock, endpoints as e, readiness::Probe, snapshot::Snapshot};
 
 /// How long requests that are under way may take after the order to stop.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -37,10 +39,10 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 pub struct AppState {
     /// The ledger.
     pub store: Store,
+    /// What it says of accounts, in memory.
+    pub snapshot: Snapshot,
     /// What is used.
     pub usage: UsageStore,
-    /// When a payment on a chain counts.
-    pub grants: Grants,
     /// What the tiers give.
     pub catalogue: Arc<Catalogue>,
     /// The time.

@@ -14,8 +14,9 @@
 //! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
-//! * `views`: storage and receipts; `charging`: simulations, gas, and what is sent.
+//! * `views`: storage and receipts; `charging`, `acting`: simulations, gas, and what is sent.
 
+mod acting;
 mod adaptive;
 mod charging;
 mod endpoint;
@@ -50,6 +51,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::{adaptive::Adaptive, endpoint::Endpoint, failure::Failure, verify::HashRule};
 
+pub use acting::{Call, CallRefused};
 pub use charging::{GasPrices, Inclusion, Means, Sent, Simulated, batch_call};
 pub use views::{ContractPlan, ContractSubscription, Receipt, TokenTransfer};
 

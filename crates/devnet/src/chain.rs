@@ -1,27 +1,37 @@
 //! The devnet's chain: contract, token, plans, and transactions of the demo.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use alloy::{
+    eips::BlockNumberOrTag,
     network::{EthereumWallet, TransactionBuilder},
-    primitives::{Address, Bytes, TxHash, U256, aliases::U96},
+    primitives::{Address, Bytes, TxHash, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
+    sol_types::SolCall as _,
 };
 use anyhow::{Context as _, ensure};
 use dues_api::clock::{Clock, SystemClock};
 use dues_chain::{
-    contract::{Dues, IDues, interval_unit_number},
+    contract::Dues,
     deploy::{CREATE2_DEPLOYER, SALT, contract_address, create2_calldata},
+    source::{Endpoints, RpcSource},
 };
-use dues_domain::{catalogue::PlanOffer, chain::ChainSource};
+use dues_domain::{catalogue::PlanOffer, chain::ChainSource, ids::PlanKey};
+use dues_keeper::plans::{SaleTerms, Standing, plan_terms, plans_of, survey};
 use dues_store::{ChainPlanMapping, Store, StoredPlan};
 use futures::future::try_join_all;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::demo::{DEMO_ACCOUNTS, OPERATOR_KEY};
+use crate::{
+    clock::TimePace,
+    demo::{DEMO_ACCOUNTS, OPERATOR_KEY},
+};
 
 #[expect(clippy::too_many_arguments, reason = "generated from the token's artifact")]
 mod bindings {
@@ -56,6 +66,7 @@ pub(crate) struct SoldPlan {
 #[derive(Debug, Clone)]
 pub(crate) struct DevChain {
     provider: DynProvider,
+    rpc_url: Url,
     operator: Address,
     /// Whether blocks come only when they are asked for, until [`go_live`](Self::go_live).
     ours: bool,
@@ -88,10 +99,10 @@ impl DevChain {
         let provider = ProviderBuilder::new()
             .with_cached_nonce_management()
             .wallet(wallet)
-            .connect_http(rpc_url)
+            .connect_http(rpc_url.clone())
             .erased();
         provider.client().set_poll_interval(RECEIPT_POLL);
-        Ok(Self { provider, operator: address, ours })
+        Ok(Self { provider, rpc_url, operator: address, ours })
     }
 
     /// Puts the contract and the test token where they belong, unless they are there.
@@ -115,53 +126,55 @@ impl DevChain {
         Ok(Contracts { source: ChainSource { chain_id, contract: dues }, token, merchant: self.operator })
     }
 
-    /// Creates the plans that are not on the chain yet, and records which on-chain plan sells which.
+    /// Creates the plans that are not on the chain yet, as `dues plans sync` would, and records which on-chain plan
+    /// sells which.
     pub(crate) async fn create_plans(
         &self,
         store: &Store,
         contracts: Contracts,
         mut stored: Vec<StoredPlan>,
-        grace: u32,
+        sale: &BTreeMap<PlanKey, SaleTerms>,
     ) -> anyhow::Result<Vec<SoldPlan>> {
+        let Contracts { source, token, merchant } = contracts;
         stored.sort_by_key(|plan| (plan.offer.tier, plan.offer.price.amount));
-        let dues = Dues::new(contracts.source.contract, &self.provider);
-        let terms = |offer: &PlanOffer| {
-            let price = U96::try_from(offer.price.amount.get())
-                .with_context(|| format!("the price of {} is beyond what the contract takes", offer.key))?;
-            anyhow::Ok(IDues::PlanTerms {
-                token: contracts.token,
-                price,
-                payee: contracts.merchant,
-                unit: interval_unit_number(offer.interval.unit),
-                count: offer.interval.count,
-                trial: 0,
-                grace,
-                // The catalogue sells no usage on top.
-                usageCap: U96::ZERO,
-            })
-        };
+        let versions: HashMap<_, _> = stored.iter().map(|plan| (plan.offer.key.clone(), plan.id)).collect();
+        let wanted = stored.into_iter().map(|plan| {
+            let offer = plan.offer.clone();
+            let sale = sale.get(&offer.key).copied();
+            let sale = sale.unwrap_or_else(|| SaleTerms::usual(offer.interval));
+            let terms = plan_terms(&offer, sale, token, merchant)
+                .with_context(|| format!("{} cannot be sold on chain", offer.key))?;
+            anyhow::Ok((offer, terms, Some(plan)))
+        });
+        let wanted = wanted.collect::<Result<_, _>>()?;
+        let rpc = RpcSource::new(self.rpc_url.as_str().parse::<Endpoints>()?, source)?;
+        let onchain = plans_of(&rpc, rpc.head(0).await?.block, merchant).await?;
+        let surveyed = survey(wanted, &store.mapped_plans(source).await?, &onchain);
         let mut sent = Vec::new();
-        for plan in stored.iter().filter(|plan| plan.onchain_plan_id.is_none()) {
-            let call = dues.createPlan(terms(&plan.offer)?).calldata().clone();
-            sent.push((plan, self.send(self.operator, contracts.source.contract, call).await?));
+        for plan in surveyed {
+            let created = match plan.standing {
+                Standing::Missing => {
+                    let call = Dues::createPlanCall { terms: plan.terms }.abi_encode().into();
+                    Err(self.send(self.operator, source.contract, call).await?)
+                }
+                Standing::Sold { id, .. } | Standing::Gone { id } | Standing::Unmapped { id } => Ok(id),
+            };
+            sent.push((plan.offer, created));
         }
         self.mine().await?;
         let mut sold = Vec::new();
-        for (plan, tx) in sent {
-            let receipt = self.receipt(tx).await?;
-            let created = receipt
-                .decoded_log::<Dues::PlanCreated>()
-                .with_context(|| format!("plan {} was not created", plan.offer.key))?;
-            let mapping =
-                ChainPlanMapping { plan: plan.id, onchain_plan_id: created.planId, token: contracts.token };
-            store.map_plan(contracts.source, mapping).await?;
-            sold.push(SoldPlan { offer: plan.offer.clone(), onchain_id: created.planId });
+        for (offer, created) in sent {
+            let onchain_id = match created {
+                Ok(id) => id,
+                Err(tx) => {
+                    let created = self.receipt(tx).await?.decoded_log::<Dues::PlanCreated>();
+                    created.with_context(|| format!("plan {} was not created", offer.key))?.planId
+                }
+            };
+            let plan = *versions.get(&offer.key).context("a plan has no version")?;
+            store.map_plan(source, ChainPlanMapping { plan, onchain_plan_id: onchain_id, token }).await?;
+            sold.push(SoldPlan { offer, onchain_id });
         }
-        let known = stored.into_iter().filter_map(|plan| {
-            plan.onchain_plan_id.map(|onchain_id| SoldPlan { offer: plan.offer, onchain_id })
-        });
-        sold.extend(known);
-        sold.sort_by_key(|plan| (plan.offer.tier, plan.offer.price.amount));
         Ok(sold)
     }
 
@@ -221,12 +234,32 @@ impl DevChain {
         Ok(())
     }
 
-    /// Lets the chain's clock follow the machine's, with a block every `block_time` seconds.
-    pub(crate) async fn go_live(&self, block_time: u64) -> anyhow::Result<()> {
+    /// Lets the chain's time go on from its head. An anvil that has loaded a saved chain would go on from its own genesis.
+    pub(crate) async fn take_up_time(&self) -> anyhow::Result<()> {
         if self.ours {
-            let _: serde_json::Value = self.call("evm_setTime", (SystemClock.now().timestamp(),)).await?;
+            let after_head = self.head_time().await?.saturating_add(1);
+            let _: serde_json::Value = self.call("evm_setTime", (after_head,)).await?;
+        }
+        Ok(())
+    }
+
+    async fn head_time(&self) -> anyhow::Result<u64> {
+        let head = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await?;
+        Ok(head.context("the chain has no head")?.header.timestamp)
+    }
+
+    /// Lets blocks come by themselves, and the chain's time pass as `pace` says. It begins with the machine's, or with the
+    /// head's where that is ahead of it: a chain cannot go back.
+    pub(crate) async fn go_live(&self, pace: TimePace) -> anyhow::Result<()> {
+        if self.ours {
+            let after_head = self.head_time().await?.saturating_add(1);
+            let now = u64::try_from(SystemClock.now().timestamp())?.max(after_head);
+            let _: serde_json::Value = self.call("evm_setTime", (now,)).await?;
             let _: serde_json::Value = self.call("evm_mine", ()).await?;
-            let _: serde_json::Value = self.call("evm_setIntervalMining", (block_time,)).await?;
+            if let Some(seconds) = pace.chain_seconds {
+                let _: serde_json::Value = self.call("anvil_setBlockTimestampInterval", (seconds,)).await?;
+            }
+            let _: serde_json::Value = self.call("evm_setIntervalMining", (pace.block_time,)).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! Everything lives in one data directory and is taken up again by the next start, whatever ended the last one.
 
 mod chain;
+mod clock;
 mod demo;
 mod manifest;
 mod narrate;
@@ -14,14 +15,15 @@ mod server;
 mod services;
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
 };
 
 use anyhow::Context as _;
-use dues_domain::{catalogue::Catalogue, money::Asset};
-use dues_keeper::KeeperLimits;
+use dues_domain::{catalogue::Catalogue, ids::PlanKey, money::Asset};
+use dues_keeper::{KeeperLimits, plans::SaleTerms};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,7 @@ use url::Url;
 
 use crate::{
     chain::DevChain,
+    clock::{ChainClock, TimePace},
     manifest::{Manifest, WrittenManifest},
     narrate::Narrator,
     server::Server,
@@ -48,8 +51,8 @@ pub struct DevnetOptions {
     pub catalogue: Catalogue,
     /// The currency that the catalogue's prices are in: the test token stands for it.
     pub asset: Asset,
-    /// Grace of the on-chain plans, in seconds.
-    pub grace_seconds: u32,
+    /// What a plan's sale on the chain has beyond the catalogue, where that is not what is usual.
+    pub sale: BTreeMap<PlanKey, SaleTerms>,
     /// A node to use instead of an anvil of our own: one whose anvil accounts are funded.
     pub rpc_url: Option<Url>,
     /// A database to use instead of a PostgreSQL of our own.
@@ -58,6 +61,8 @@ pub struct DevnetOptions {
     pub ports: Ports,
     /// Seconds between blocks of our own anvil.
     pub block_time: u64,
+    /// Seconds that a month takes on our own anvil; `None` where its time is the machine's.
+    pub month_in: Option<u64>,
     /// Blocks below the head that count as final.
     pub finality_depth: u64,
     /// How the keeper charges; `None` for none, where charging is somebody else's business.
@@ -96,23 +101,27 @@ impl Devnet {
         let store = services.store().clone();
 
         let chain = DevChain::connect(services.rpc_url().clone(), services.controls_time())?;
+        chain.take_up_time().await?;
         let contract = chain.deploy().await.context("the contracts could not be deployed")?;
         let stored = store.sync_plans(options.catalogue.plans(), contract.source).await?;
         let plans = chain
-            .create_plans(&store, contract, stored, options.grace_seconds)
+            .create_plans(&store, contract, stored, &options.sale)
             .await
             .context("the plans could not be created on chain")?;
         let mut accounts = demo::accounts(&store).await?;
         demo::history(&chain, contract, &plans, &accounts).await.context("the demo's history failed")?;
         demo::newcomers(&store, &chain, contract, &mut accounts).await?;
         services.save().await;
-        chain.go_live(options.block_time).await?;
+        let pace = TimePace::new(options.block_time, options.month_in);
+        chain.go_live(pace).await?;
 
-        let server = Server::start(&options, &services, contract, listener).await?;
+        let clock = ChainClock::new(pace);
+        let server = Server::start(&options, &services, contract, listener, clock.clone()).await?;
         let api_key = server::issue_key(&store).await?;
         let manifest = Manifest::new(&services, &server, contract, &plans, &accounts, &api_key);
         let written = manifest.write(&options.data_dir)?;
-        let narrator = Narrator::new(store, Arc::new(options.catalogue), manifest, written.path().to_owned());
+        let narrator =
+            Narrator::new(store, Arc::new(options.catalogue), clock, manifest, written.path().to_owned());
         Ok(Self { services, server, narrator, manifest: written })
     }
 

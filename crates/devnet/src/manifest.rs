@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     chain::{Contracts, SoldPlan},
-    demo::DemoWallet,
+    demo::{DemoWallet, OPERATOR_KEY},
     server::Server,
     services::Services,
 };
@@ -31,6 +31,7 @@ pub(crate) struct Manifest {
     pub(crate) contract: String,
     pub(crate) token: String,
     pub(crate) merchant: String,
+    pub(crate) merchant_private_key: &'static str,
     pub(crate) api_url: String,
     pub(crate) api_key: String,
     pub(crate) database_url: String,
@@ -85,6 +86,7 @@ impl Manifest {
             contract: contracts.source.contract.to_string(),
             token: contracts.token.to_string(),
             merchant: contracts.merchant.to_string(),
+            merchant_private_key: OPERATOR_KEY,
             api_url: format!("http://{}", server.api),
             api_key: api_key.expose().to_owned(),
             database_url: services.database_url().expose_secret().to_owned(),

@@ -7,26 +7,32 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use dues_api::clock::{Clock, SystemClock};
+use dues_api::clock::Clock as _;
 use dues_domain::{
     catalogue::{Catalogue, Tier},
     chain::Party,
     entitlement::{Entitlement, entitlement},
     ids::AccountId,
+    subscription::SubscriptionStatus,
 };
 use dues_indexer::{LedgerChange, LedgerChangeKind};
 use dues_store::{Account, Grants, Store};
 use tokio::sync::{Notify, mpsc};
 
-use crate::manifest::Manifest;
+use crate::{clock::ChainClock, manifest::Manifest};
+
+/// How often is looked at what time alone has changed.
+const TIME_PASSES_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Narrator {
     store: Store,
     catalogue: Arc<Catalogue>,
+    clock: ChainClock,
     manifest: Manifest,
     path: PathBuf,
     last: HashMap<AccountId, Answer>,
@@ -36,13 +42,20 @@ pub(crate) struct Narrator {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Answer {
     tier: Tier,
+    status: Option<SubscriptionStatus>,
     ending: bool,
     until: Option<DateTime<Utc>>,
 }
 
 impl Narrator {
-    pub(crate) fn new(store: Store, catalogue: Arc<Catalogue>, manifest: Manifest, path: PathBuf) -> Self {
-        Self { store, catalogue, manifest, path, last: HashMap::new() }
+    pub(crate) fn new(
+        store: Store,
+        catalogue: Arc<Catalogue>,
+        clock: ChainClock,
+        manifest: Manifest,
+        path: PathBuf,
+    ) -> Self {
+        Self { store, catalogue, clock, manifest, path, last: HashMap::new() }
     }
 
     /// Prints the table and an example to copy.
@@ -104,9 +117,19 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
         changed: &Notify,
     ) -> Infallible {
         let mut together = Vec::new();
-        while changes.recv_many(&mut together, 100).await > 0 {
-            changed.notify_one();
-            if let Err(error) = self.tell(&together).await {
+        let mut ticks = tokio::time::interval(TIME_PASSES_EVERY);
+        loop {
+            let told = tokio::select! {
+                count = changes.recv_many(&mut together, 100) => {
+                    if count == 0 {
+                        break;
+                    }
+                    changed.notify_one();
+                    self.tell(&together).await
+                }
+                _ = ticks.tick() => self.tell_what_time_changed().await,
+            };
+            if let Err(error) = told {
                 tracing::warn!(error = &*error, "a change could not be told");
             }
             together.clear();
@@ -123,13 +146,13 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
         &mut self,
         changes: &[LedgerChange],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let now = SystemClock.now();
+        let now = self.clock.now();
         let mut accounts = BTreeMap::new();
         for change in changes {
             let Some(account) = self.store.account(change.account).await? else { continue };
             print(&format!(
                 "{}  block {:<6} {}\n",
-                now.format("%H:%M:%S"),
+                self.time(now),
                 change.block.number,
                 event(change, &account)
             ));
@@ -139,6 +162,25 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
             self.tell_entitlement(account, now).await?;
         }
         Ok(())
+    }
+
+    /// What no event has changed: access that has ended, or that goes on although it was not paid for.
+    async fn tell_what_time_changed(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let now = self.clock.now();
+        let over = |answer: &Answer| answer.until.is_some_and(|until| until <= now);
+        let accounts: Vec<_> =
+            self.last.iter().filter(|(_, answer)| over(answer)).map(|(account, _)| *account).collect();
+        for account in accounts {
+            if let Some(account) = self.store.account(account).await? {
+                self.tell_entitlement(&account, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The time of a line; with the day, where days pass.
+    fn time(&self, now: DateTime<Utc>) -> impl std::fmt::Display {
+        now.format(if self.clock.is_fast() { "%Y-%m-%d %H:%M" } else { "%H:%M:%S" })
     }
 
     async fn tell_entitlement(
@@ -155,8 +197,12 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
                 .map_or_else(String::new, |at| format!(" until {}", at.format("%Y-%m-%d %H:%M UTC")));
             let ending = if answer.ending { ", then it ends" } else { "" };
             let tier = answer.tier.as_str().to_uppercase();
-            let (time, name) = (now.format("%H:%M:%S"), name(account));
-            print(&format!("{time}  {:<12} entitlement changed: {name} is {tier}{until}{ending}\n", ""));
+            let unpaid = if answer.status == Some(SubscriptionStatus::PastDue) { ", past due" } else { "" };
+            let (time, name) = (self.time(now), name(account));
+            print(&format!(
+                "{time}  {:<12} entitlement changed: {name} is {tier}{unpaid}{until}{ending}\n",
+                ""
+            ));
         }
         Ok(())
     }
@@ -164,8 +210,8 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
 
 impl From<&Entitlement> for Answer {
     fn from(entitlement: &Entitlement) -> Self {
-        let Entitlement { tier, cancel_at_period_end, valid_until, .. } = entitlement;
-        Self { tier: *tier, ending: *cancel_at_period_end, until: *valid_until }
+        let Entitlement { tier, status, cancel_at_period_end, valid_until, .. } = entitlement;
+        Self { tier: *tier, status: *status, ending: *cancel_at_period_end, until: *valid_until }
     }
 }
 

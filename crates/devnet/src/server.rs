@@ -9,6 +9,7 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     readiness::Probe,
+    snapshot::Snapshot,
     upkeep,
 };
 use dues_chain::source::RpcSource;
@@ -18,7 +19,7 @@ use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope, us
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{DevnetOptions, chain::Contracts, services::Services};
+use crate::{DevnetOptions, chain::Contracts, clock::ChainClock, services::Services};
 
 /// The chain is on this machine: looking at it is cheap.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -28,6 +29,7 @@ const KEEPER_INTERVAL: Duration = Duration::from_millis(500);
 const KEEPER_KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 const KEY_NAME: &str = "devnet";
+const SNAPSHOT_ACCOUNTS: usize = 10_000;
 
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -38,6 +40,7 @@ pub(crate) struct Server {
     indexer: JoinHandle<anyhow::Result<()>>,
     serving: JoinHandle<anyhow::Result<()>>,
     keeper: Option<JoinHandle<anyhow::Result<()>>>,
+    clock: JoinHandle<()>,
 }
 
 impl Server {
@@ -47,10 +50,11 @@ impl Server {
         services: &Services,
         contracts: Contracts,
         listener: TcpListener,
+        clock: ChainClock,
     ) -> anyhow::Result<Self> {
         let shutdown = CancellationToken::new();
         let store = services.store().clone();
-        let rpc = RpcSource::new(services.rpc_url().clone(), contracts.source)?;
+        let rpc = RpcSource::new(services.endpoints()?, contracts.source)?;
         let config = IndexerConfig {
             source: contracts.source,
             // Block 0 has no events, and an anvil that has loaded a saved chain may serve another one than before.
@@ -61,6 +65,7 @@ impl Server {
         };
         let (observer, changes) = mpsc::unbounded_channel();
         let repair = format!("dues reindex --devnet {}", options.data_dir.display());
+        let clock_task = tokio::spawn(clock.clone().follow(rpc.clone(), shutdown.clone()));
         let keeper_rpc = rpc.clone();
         let indexer = Indexer::new(store.clone(), rpc, config).repaired_by(repair).on_change(move |change| {
             // Nobody listens any more only while everything stops.
@@ -73,13 +78,14 @@ impl Server {
             async move { indexer.run(shutdown).await.context("the indexer stopped") }
         });
 
+        // On a devnet a payment shows at once.
+        let snapshot = Snapshot::new(store.clone(), Grants::at_once(), SNAPSHOT_ACCOUNTS);
         let state = AppState {
             store: store.clone(),
+            snapshot: snapshot.clone(),
             usage: services.usage().clone(),
-            // On a devnet a payment shows at once.
-            grants: Grants::at_once(),
             catalogue: Arc::new(options.catalogue.clone()),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
         };
         let api = listener.local_addr()?;
@@ -87,11 +93,12 @@ impl Server {
         let retention =
             Retention { event_months: u32::from(u16::MAX), reservations: TimeDelta::days(36_500) };
         let tidying =
-            upkeep::keep_tidy(services.usage().clone(), Arc::new(SystemClock), retention, shutdown.clone());
+            upkeep::keep_tidy(services.usage().clone(), Arc::new(clock.clone()), retention, shutdown.clone());
         tokio::spawn(tidying);
         let serving = tokio::spawn({
             let shutdown = shutdown.clone();
             async move {
+                let _following = snapshot.follow();
                 dues_api::serve(listener, dues_api::router(state), shutdown).await.context("the API stopped")
             }
         });
@@ -119,7 +126,7 @@ impl Server {
             None => None,
         };
         let finality_depth = options.finality_depth;
-        Ok(Self { changes, api, finality_depth, shutdown, indexer, serving, keeper })
+        Ok(Self { changes, api, finality_depth, shutdown, indexer, serving, keeper, clock: clock_task })
     }
 
     /// What the ledger goes through; why the indexer stopped; why the API stopped.
@@ -145,6 +152,7 @@ impl Server {
                 tracing::warn!(error = &*error, "a part did not stop cleanly");
             }
         }
+        let _ = self.clock.await;
     }
 }
 
@@ -162,6 +170,7 @@ pub(crate) async fn issue_key(store: &Store) -> anyhow::Result<ApiKeySecret> {
     let secret = ApiKeySecret::generate()?;
     let key = NewApiKey {
         name: KEY_NAME.into(),
+        prefix: secret.prefix().into(),
         hash: secret.hash(),
         scopes: Scope::ALL.to_vec(),
         expires_at: None,

@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use dues_api::clock::{Clock, SystemClock};
+use dues_chain::source::Endpoints;
 use dues_embedded::{Anvil, AnvilOptions, DirLock, Durability, Postgres, PostgresOptions, tools};
 use dues_store::{
     Store,
@@ -79,6 +80,13 @@ impl Services {
 
     pub(crate) const fn rpc_url(&self) -> &Url {
         &self.rpc_url
+    }
+
+    /// Where the chain is read: our own anvil also tells of its blocks as they come.
+    pub(crate) fn endpoints(&self) -> anyhow::Result<Endpoints> {
+        let Some(anvil) = &self.anvil else { return Ok(self.rpc_url.clone().into()) };
+        let http = anvil.rpc_url();
+        Ok(format!("{http} {}", http.replacen("http:", "ws:", 1)).parse()?)
     }
 
     pub(crate) const fn database_url(&self) -> &SecretString {

@@ -74,6 +74,10 @@ uuid_id!(
     /// An API key (the record, not the secret).
     ApiKeyId
 );
+uuid_id!(
+    /// Something that the merchant does on a chain.
+    ActId
+);
 
 impl AccountId {
     /// The `bytes32` that a subscription carries on chain to name this account: the UUID, left-padded with zeros.

@@ -1,6 +1,7 @@
 //! The configuration: `dues.toml` with its defaults, and the environment.
 
 mod keeper;
+mod key;
 mod quota;
 mod sections;
 
@@ -23,10 +24,13 @@ use dues_domain::{
     money::{Asset, BaseUnits, Money},
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
+use dues_keeper::plans::{SaleTerms, plan_terms};
 use dues_store::{Store, mirror::MirrorScope};
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub(crate) use keeper::KeeperSettings;
+pub(crate) use key::Key;
+use key::KeySettings;
 use sections::{ChainSection, FinalitySetting, PlanSection, Root};
 pub(crate) use sections::{
     DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection, UsageSection,
@@ -45,9 +49,13 @@ pub(crate) struct Config {
     pub(crate) metrics: MetricsSection,
     pub(crate) keeper: KeeperSettings,
     pub(crate) usage: UsageSection,
+    /// The key that the merchant acts with, on all chains.
+    pub(crate) merchant: Option<Key>,
     pub(crate) chains: BTreeMap<String, Chain>,
     pub(crate) asset: Asset,
     pub(crate) catalogue: Catalogue,
+    /// What each plan's sale on a chain has beyond the catalogue.
+    pub(crate) sale: BTreeMap<PlanKey, SaleTerms>,
 }
 
 /// A chain to be mirrored.
@@ -59,6 +67,8 @@ pub(crate) struct Chain {
     pub(crate) grant: GrantSetting,
     /// The token that stands for the catalogue's currency.
     pub(crate) token: Address,
+    /// Who is paid by plans that are created.
+    pub(crate) payee: Address,
     /// The most that the keeper pays for gas here, in wei per unit, where that is not what it is elsewhere.
     pub(crate) max_fee: Option<u64>,
     /// What the indexer is to do.
@@ -123,6 +133,8 @@ impl Config {
         };
         let private_key = secret("DUES__KEEPER__PRIVATE_KEY").map(SecretString::from);
         let keystore_password = secret("DUES__KEEPER__KEYSTORE_PASSWORD").map(SecretString::from);
+        let merchant_key = secret("DUES__MERCHANT__PRIVATE_KEY").map(SecretString::from);
+        let merchant_password = secret("DUES__MERCHANT__KEYSTORE_PASSWORD").map(SecretString::from);
         let environment = Environment::with_prefix("DUES")
             .prefix_separator("__")
             .separator("__")
@@ -135,6 +147,8 @@ impl Config {
             .context("the configuration cannot be read")?;
         root.keeper.private_key = private_key;
         root.keeper.keystore_password = keystore_password;
+        root.merchant.private_key = merchant_key;
+        root.merchant.keystore_password = merchant_password;
         Self::check(root, faults)
     }
 
@@ -160,6 +174,19 @@ impl Config {
         }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
         let keeper = KeeperSettings::check(root.keeper, &mut faults);
+        let merchant = KeySettings {
+            private_key: root.merchant.private_key,
+            keystore: root.merchant.keystore,
+            keystore_password: root.merchant.keystore_password,
+            keystore_password_file: root.merchant.keystore_password_file,
+        };
+        let merchant = Key::check("merchant", merchant, &mut faults);
+        let keepers = keeper.as_ref().and_then(|keeper| keeper.key.as_ref());
+        if let Some((merchant, keepers)) = merchant.as_ref().zip(keepers)
+            && merchant.is(keepers)
+        {
+            faults.add("merchant: has the keeper's key; give each of them one of its own");
+        }
         let mut chains = BTreeMap::new();
         let mut sources = HashMap::new();
         for (name, section) in root.chains {
@@ -176,11 +203,11 @@ impl Config {
             }
         }
         faults.report()?;
-        let catalogue = catalogue.context("the catalogue is not valid")?;
+        let (catalogue, sale) = catalogue.context("the catalogue is not valid")?;
         let keeper = keeper.context("the keeper's settings are not valid")?;
         let (server, database, usage) = (root.server, root.database, root.usage);
         let (log, metrics) = (root.log, root.metrics);
-        Ok(Self { server, database, log, metrics, keeper, usage, chains, asset, catalogue })
+        Ok(Self { server, database, log, metrics, keeper, usage, merchant, chains, asset, catalogue, sale })
     }
 
     /// The chains on which a payment gives access only once its block is final.
@@ -213,12 +240,13 @@ fn refuse_secrets(text: &str, faults: &mut Faults) -> anyhow::Result<()> {
     if usage.and_then(|section| section.get("url")).is_some() {
         faults.add("usage.database.url: belongs into the environment, as DUES__USAGE__DATABASE__URL");
     }
-    for name in ["private_key", "keystore_password"] {
-        if file.get("keeper").and_then(|section| section.get(name)).is_some() {
-            let variable = name.to_uppercase();
-            faults.add(format_args!(
-                "keeper.{name}: belongs into the environment, as DUES__KEEPER__{variable}"
-            ));
+    for (section, name) in ["keeper", "merchant"]
+        .into_iter()
+        .flat_map(|section| [(section, "private_key"), (section, "keystore_password")])
+    {
+        if file.get(section).and_then(|section| section.get(name)).is_some() {
+            let variable = format!("{section}__{name}").to_uppercase();
+            faults.add(format_args!("{section}.{name}: belongs into the environment, as DUES__{variable}"));
         }
     }
     for (name, section) in file.get("chains").and_then(toml::Value::as_table).into_iter().flatten() {
@@ -237,7 +265,7 @@ fn catalogue(
     plans: BTreeMap<String, PlanSection>,
     asset: &Asset,
     faults: &mut Faults,
-) -> Option<Catalogue> {
+) -> Option<(Catalogue, BTreeMap<PlanKey, SaleTerms>)> {
     let tiers = tiers
         .into_iter()
         .map(|(tier, section)| {
@@ -249,7 +277,7 @@ fn catalogue(
             (tier, TierTerms { requests, tokens, features: section.features })
         })
         .collect();
-    let mut offers = BTreeMap::new();
+    let (mut offers, mut sale) = (BTreeMap::new(), BTreeMap::new());
     for (name, section) in plans {
         let at = |field: &str| format!("plans.{name}{field}");
         let key = faults.take(&at(""), name.parse::<PlanKey>());
@@ -257,11 +285,28 @@ fn catalogue(
         let interval = faults.take(&at(".interval"), parse_interval(&section.interval));
         if let (Some(key), Some(amount), Some(interval)) = (key, amount, interval) {
             let price = Money { amount, asset: asset.clone() };
-            offers.insert(key.clone(), PlanOffer { key, tier: section.tier, price, interval });
+            let mut terms = SaleTerms::usual(interval);
+            if let Some(text) = &section.trial {
+                terms.trial_seconds = faults.take(&at(".trial"), parse_seconds(text)).unwrap_or_default();
+            }
+            if let Some(text) = &section.grace {
+                let grace = faults.take(&at(".grace"), parse_seconds(text));
+                terms.grace_seconds = grace.unwrap_or(terms.grace_seconds);
+            }
+            if let Some(cap) = section.usage_cap {
+                let cap = faults.take(&at(".usage_cap"), BaseUnits::from_decimal(cap, asset.exponent));
+                terms.usage_cap = cap.unwrap_or(terms.usage_cap);
+            }
+            let offer = PlanOffer { key: key.clone(), tier: section.tier, price, interval };
+            if interval.count > 0 {
+                faults.take(&at(""), plan_terms(&offer, terms, Address::ZERO, Address::ZERO));
+            }
+            sale.insert(key.clone(), terms);
+            offers.insert(key, offer);
         }
     }
     match Catalogue::new(tiers, offers) {
-        Ok(catalogue) => Some(catalogue),
+        Ok(catalogue) => Some((catalogue, sale)),
         Err(found) => {
             for fault in found {
                 faults.add(fault);
@@ -269,6 +314,19 @@ fn catalogue(
             None
         }
     }
+}
+
+/// A time as people write it, in seconds.
+fn parse_seconds(text: &str) -> Result<u32, &'static str> {
+    const FORM: &str = "a number of hours or days is needed, as in \"72 hours\" or \"14 days\"";
+    let (count, unit) = text.split_once(' ').ok_or(FORM)?;
+    let count: u32 = count.parse().map_err(|_| FORM)?;
+    let seconds = match unit.trim_end_matches('s') {
+        "hour" => 3_600,
+        "day" => 86_400,
+        _ => return Err(FORM),
+    };
+    count.checked_mul(seconds).ok_or("too long")
 }
 
 fn parse_interval(text: &str) -> Result<Interval, &'static str> {
@@ -327,6 +385,7 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
         endpoints: endpoints?,
         grant: section.grant,
         token: section.token,
+        payee: section.payee.unwrap_or(section.merchant),
         max_fee,
         indexer: IndexerConfig {
             source,
@@ -504,6 +563,50 @@ mod tests {
             let error = format!("{:#}", urls(text).unwrap_err());
             assert!(error.contains(fault) && !error.contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_terms_of_a_plans_sale_have_defaults_and_are_checked_as_the_contract_would() {
+        let config = parse(
+            "[plans.basic-month]\ntrial = \"14 days\"\ngrace = \"72 hours\"\nusage_cap = \"10.5\"\n",
+            &[],
+        )
+        .unwrap();
+        let terms = |key: &str| config.sale[&key.parse::<PlanKey>().unwrap()];
+        let sale = SaleTerms {
+            trial_seconds: 14 * 86_400,
+            grace_seconds: 259_200,
+            usage_cap: BaseUnits::new(10_500_000),
+        };
+        assert_eq!(terms("basic-month"), sale);
+        assert_eq!(terms("basic-year"), SaleTerms::usual(Interval::YEAR));
+        for (setting, fault) in [
+            ("trial = \"a fortnight\"", "plans.basic-month.trial: a number of hours or days"),
+            ("trial = \"367 days\"", "plans.basic-month: a trial is at most 366 days"),
+            ("grace = \"0 hours\"", "plans.basic-month: grace is at least an hour"),
+            ("grace = \"29 days\"", "plans.basic-month: grace is at least an hour"),
+            ("grace = \"99999 days\"", "plans.basic-month.grace: too long"),
+            ("usage_cap = \"0.0000001\"", "plans.basic-month.usage_cap: the amount has more than 6"),
+        ] {
+            let error =
+                format!("{:#}", parse(&format!("[plans.basic-month]\n{setting}\n"), &[]).unwrap_err());
+            assert!(error.contains(fault), "{fault} is not in {error}");
+        }
+    }
+
+    #[test]
+    fn the_merchants_key_is_its_own() {
+        const KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf7073dff6d409c6";
+        let config = parse("", &[("DUES__MERCHANT__PRIVATE_KEY", KEY)]).unwrap();
+        let signer = config.merchant.as_ref().unwrap().signer().unwrap();
+        assert_eq!(signer.address().to_string(), "0xa0Ee7A142d267C1f36714E4a8F75612F20a79720");
+        assert!(!format!("{config:?}").contains(&KEY[2..]));
+        let both = [("DUES__MERCHANT__PRIVATE_KEY", KEY), ("DUES__KEEPER__PRIVATE_KEY", KEY)];
+        let error = format!("{:#}", parse("", &both).unwrap_err());
+        assert!(error.contains("has the keeper's key") && !error.contains("2a871d07"), "{error}");
+        let text = format!("[merchant]\nprivate_key = \"{KEY}\"\n");
+        let error = format!("{:#}", parse(&text, &[]).unwrap_err());
+        assert!(error.contains("DUES__MERCHANT__PRIVATE_KEY") && !error.contains("2a871d07"), "{error}");
     }
 
     #[test]

@@ -39,10 +39,12 @@ enum Command {
     Migrate,
     Audit(commands::audit::Args),
     Reindex(commands::reindex::Args),
-    /// Make API keys.
+    #[command(subcommand)]
+    Merchant(commands::merchant::Command),
+    /// Make, list, end and rotate API keys.
     #[command(subcommand)]
     Key(commands::key::Command),
-    /// Say where plans are sold.
+    /// Create plans on chains, and say where plans are sold.
     #[command(subcommand)]
     Plans(commands::plans::Command),
     /// Look at the configuration.
@@ -78,12 +80,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(cli.config.as_deref())?;
-    let quiet = matches!(cli.command, Command::Dev(_) | Command::Audit(_) | Command::Reindex(_));
+    let quiet = matches!(
+        cli.command,
+        Command::Dev(_) | Command::Audit(_) | Command::Reindex(_) | Command::Merchant(_) | Command::Plans(_)
+    );
     logging::start(&config.log, quiet)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match cli.command {
             Command::Audit(args) => return commands::audit::run(args, config).await,
+            Command::Merchant(command) => return commands::merchant::run(command, config).await,
+            Command::Plans(command) => return commands::plans::run(command, config).await,
             Command::Dev(args) => commands::dev::run(args, config).await,
             Command::Run => commands::serve::run(config, commands::serve::Parts::ALL).await,
             Command::Api => commands::serve::run(config, commands::serve::Parts::API).await,
@@ -92,7 +99,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Migrate => commands::migrate::run(config).await,
             Command::Reindex(args) => commands::reindex::run(args, config).await,
             Command::Key(command) => commands::key::run(command, config).await,
-            Command::Plans(command) => commands::plans::run(command, config).await,
             Command::Config(ConfigCommand::Check) => {
                 println!("The configuration is good: {}", config.summary());
                 Ok(())

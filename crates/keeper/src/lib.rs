@@ -12,13 +12,17 @@
 //! * `flight`: nonces, transactions that got lost, got stuck, were reorganised away.
 //! * `fees`: what is offered for gas; `signer`: whose gas it is.
 //! * `runway`: for how long payers' means last; `pace`: how often that, and what is due, is asked for.
+//! * [`merchant`], [`plans`]: what a merchant does with a key of its own, which is not the keeper's business but is done with
+//!   the same care.
 
 mod batch;
 mod error;
 mod fees;
 mod find;
 mod flight;
+pub mod merchant;
 mod pace;
+pub mod plans;
 mod runway;
 mod signer;
 mod telemetry;

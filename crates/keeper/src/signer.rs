@@ -28,7 +28,7 @@ pub enum SignerError {
     Sign(#[source] alloy::signers::Error),
 }
 
-/// Signs the keeper's transactions.
+/// Signs the keeper's transactions; with a key of the merchant's, the merchant's.
 #[derive(Clone)]
 pub struct KeeperSigner {
     key: PrivateKeySigner,

@@ -1,5 +1,7 @@
 //! Plans of the catalogue as immutable versions, and the on-chain plans that sell them.
 
+use std::collections::BTreeMap;
+
 use alloy_primitives::Address;
 use dues_domain::{
     calendar::Interval,
@@ -75,6 +77,49 @@ impl Store {
         }
         tx.commit().await?;
         Ok(stored)
+    }
+
+    /// The newest version of each of `offers`, with the plan of `source` that sells it; `None` where it is not stored, or
+    /// has other terms. Stores nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    pub async fn stored_plans(
+        &self,
+        offers: impl IntoIterator<Item = &PlanOffer>,
+        source: ChainSource,
+    ) -> Result<Vec<Option<StoredPlan>>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let mut stored = Vec::new();
+        for offer in offers {
+            let newest = newest_version(&mut connection, &offer.key, source).await?;
+            stored.push(newest.map(|(_, plan)| plan).filter(|plan| plan.offer == *offer));
+        }
+        Ok(stored)
+    }
+
+    /// Which plans of `source` sell which plans of the catalogue, old versions included.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Inconsistent`].
+    pub async fn mapped_plans(
+        &self,
+        source: ChainSource,
+    ) -> Result<BTreeMap<OnchainPlanId, PlanKey>, StoreError> {
+        sqlx::query!(
+            "SELECT pp.onchain_plan_id, p.key FROM ledger.plan_prices pp JOIN ledger.plans p ON p.id = pp.plan_id
+             WHERE pp.chain_id = $1 AND pp.contract = $2",
+            convert::to_i64(source.chain_id)?,
+            source.contract.as_slice(),
+        )
+        .fetch_all(&self.pool)
+        .await?
+        .into_iter()
+        .map(|row| {
+            let key = row.key.parse().map_err(|_| StoreError::Inconsistent("a plan's key is none"))?;
+            Ok((convert::unsigned(row.onchain_plan_id)?, key))
+        })
+        .collect()
     }
 
     /// The terms of the plan that the contract at `source` calls `id`, as the indexer has mirrored them.

@@ -52,6 +52,15 @@ impl Grants {
     }
 }
 
+/// What the ledger says of an account's subscriptions, and until when.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountSubscriptions {
+    /// The subscriptions that count.
+    pub facts: Vec<SubscriptionFacts>,
+    /// Where one of these chains is final up to one of these blocks, it may say something else.
+    pub until_final: Vec<(ChainSource, u64)>,
+}
+
 /// What a plan gives, and the one that is scheduled to follow it.
 struct Sold {
     tier: Option<Tier>,
@@ -98,6 +107,18 @@ impl Store {
         account: AccountId,
         grants: &Grants,
     ) -> Result<Vec<SubscriptionFacts>, StoreError> {
+        Ok(self.account_subscriptions(account, grants).await?.facts)
+    }
+
+    /// As [`subscription_facts`](Self::subscription_facts), with what ends them beside a change of the ledger.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn account_subscriptions(
+        &self,
+        account: AccountId,
+        grants: &Grants,
+    ) -> Result<AccountSubscriptions, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT s.id, s.chain_id, s.contract, s.onchain_id AS "onchain_id!", s.anchor, s.periods, s.paid_through,
                       s.cancel_at_period_end, s.ended_at, s.evidence_block_number, s.evidence_block_hash,
@@ -126,7 +147,7 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut all = Vec::with_capacity(rows.len());
+        let (mut facts, mut until_final) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
             let source = convert::chain_source(row.chain_id, &row.contract)?;
             let id = SubscriptionId::from_uuid(row.id);
@@ -137,8 +158,13 @@ impl Store {
                 Finality::Pending
             };
             if finality == Finality::Pending && grants.once_final.contains(&source) {
-                all.extend(self.facts_once_final(id, source, onchain_id, row.final_number, grants).await?);
+                // Any block that becomes final may hold an event of this subscription.
+                until_final.push((source, convert::unsigned::<_, u64>(row.final_number)?.saturating_add(1)));
+                facts.extend(self.facts_once_final(id, source, onchain_id, row.final_number, grants).await?);
                 continue;
+            }
+            if finality == Finality::Pending {
+                until_final.push((source, convert::unsigned(row.evidence_block_number)?));
             }
             let dunning = match (row.attempts, row.refusal, row.last_attempt_at) {
                 (Some(attempts), Some(reason), Some(last_attempt_at)) => Some(Dunning {
@@ -159,7 +185,7 @@ impl Store {
             };
             let next = row.next_key.zip(row.next_tier);
             let sold = Sold::new(row.tier.as_deref(), row.grace_seconds, row.scheduled_plan_id, next)?;
-            all.push(SubscriptionFacts {
+            facts.push(SubscriptionFacts {
                 id,
                 rail: Rail::Chain,
                 tier: sold.tier,
@@ -187,7 +213,7 @@ impl Store {
                 },
             });
         }
-        Ok(all)
+        Ok(AccountSubscriptions { facts, until_final })
     }
 
     /// A subscription as it was at the last final block; `None` where it gave nothing then.

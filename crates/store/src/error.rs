@@ -24,6 +24,15 @@ pub enum StoreError {
     /// No such transaction of this account.
     #[error("no such transaction")]
     UnknownTransaction,
+    /// No such API key.
+    #[error("no such API key")]
+    UnknownApiKey,
+    /// The API key has ended: it was revoked, or it has expired.
+    #[error("the API key was revoked, or has expired")]
+    ApiKeyEnded,
+    /// It is not known yet what became of the same act, begun before.
+    #[error("the same was begun before, with another key, and it is not known yet what became of it")]
+    ActUnresolved,
     /// The wallet belongs to another account of the platform.
     #[error("the wallet belongs to another account")]
     WalletTaken,
@@ -56,6 +65,7 @@ impl From<sqlx::Error> for StoreError {
         };
         match constraint {
             Some("wallets_account_id_fkey" | "subscriptions_account_id_fkey") => Self::UnknownAccount,
+            Some("merchant_acts_open_once") => Self::ActUnresolved,
             // The contract cannot cause these. Whoever gets here has projected something wrongly, and must not go on.
             Some("transactions_transfer_key" | "transactions_spent_key_key") => {
                 Self::Inconsistent("a money movement was to be written twice")

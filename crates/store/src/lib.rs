@@ -1,11 +1,12 @@
 //! The ledger in PostgreSQL: the only place with SQL.
 //!
-//! Methods are whole transactions: what must land together is one call. Three kinds of writers exist:
+//! Methods are whole transactions: what must land together is one call. Four kinds of writers exist:
 //!
 //! * [`Store`], for the API and the commands: accounts, wallets, API keys, the catalogue;
 //! * [`mirror::Mirror`], for the indexer, which holds the chain's leader lock on the very connection that it
 //!   writes with, so that a lost connection loses the lock and the open transaction together;
-//! * [`keeper::KeeperLead`], for the keeper, in the same way; it writes its own tables, and never money.
+//! * [`keeper::KeeperLead`], for the keeper, in the same way; it writes its own tables, and never money;
+//! * [`merchant::MerchantLead`], for the merchant's acts, likewise.
 //!
 //! What is used is counted by [`usage::UsageStore`], in a schema of its own and by connections of its own: no transaction
 //! spans the two.
@@ -19,11 +20,13 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod catalogue;
+mod changes;
 mod convert;
 mod entitlements;
 mod error;
 mod exclusive;
 pub mod keeper;
+pub mod merchant;
 pub mod mirror;
 mod transactions;
 pub mod usage;
@@ -38,11 +41,14 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+use api_keys::LastUsed;
+
 pub use accounts::{Account, AccountOrigin, Upserted};
-pub use api_keys::{ApiKey, NewApiKey, Scope, UnknownScope};
+pub use api_keys::{ApiKey, ApiKeyRecord, NewApiKey, Scope, UnknownScope};
 pub use audit::Actor;
 pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
-pub use entitlements::{Fold, Grants};
+pub use changes::{Change, Changes};
+pub use entitlements::{AccountSubscriptions, Fold, Grants};
 pub use error::StoreError;
 pub use transactions::{Transaction, TransactionKind, TransactionStatus};
 pub use wallets::{Wallet, WalletLinked, WalletProof};
@@ -57,6 +63,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    last_used: LastUsed,
 }
 
 impl Store {
@@ -66,7 +73,7 @@ impl Store {
     /// [`StoreError::Url`] where `url` is none, [`StoreError::Database`] where the server does not answer.
     pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, StoreError> {
         let pool = connect(url, max_connections, &[]).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, last_used: LastUsed::default() })
     }
 
     /// Whether `url` is one of PostgreSQL, without asking the server.

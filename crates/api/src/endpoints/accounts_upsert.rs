@@ -54,6 +54,7 @@ pub(crate) async fn upsert_account(
         return Err(Problem::new(Code::InvalidBody).with_detail("email is not an address"));
     }
     let upserted = state.store.upsert_account(&body.external_id, body.email.as_deref()).await?;
+    state.snapshot.changed(upserted.account.id);
     let wallets = state.store.wallets(upserted.account.id).await?;
     let status = if upserted.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(AccountBody::new(upserted.account, wallets))))

@@ -27,6 +27,6 @@ pub(crate) async fn find_entitlements(
     State(state): State<AppState>,
     QueryString(find): QueryString<Find>,
 ) -> Result<Json<EntitlementsBody>, Problem> {
-    let account = find.account(&state.store).await?;
-    answer(&state, &account).await.map(Json)
+    let known = find.known(&state.snapshot).await?;
+    answer(&state, &known).await.map(Json)
 }

@@ -3,7 +3,6 @@
 use axum::{Json, extract::State};
 use chrono::{DateTime, SubsecRound, Utc};
 use dues_domain::entitlement::{Entitlement, entitlement};
-use dues_store::Account;
 
 use crate::{
     AppState,
@@ -11,6 +10,7 @@ use crate::{
     dto::EntitlementsBody,
     extract::AccountPath,
     problem::{CallerProblems, Code, Problem, ProblemBody},
+    snapshot::Known,
 };
 
 /// What may this account do right now?
@@ -30,28 +30,25 @@ pub(crate) async fn get_entitlements(
     State(state): State<AppState>,
     AccountPath(id): AccountPath,
 ) -> Result<Json<EntitlementsBody>, Problem> {
-    let account = state.store.account(id).await?.ok_or(Code::AccountNotFound)?;
-    answer(&state, &account).await.map(Json)
+    let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
+    answer(&state, &known).await.map(Json)
 }
 
 /// The answer for an account that was found, by whatever name.
-pub(super) async fn answer(state: &AppState, account: &Account) -> Result<EntitlementsBody, Problem> {
+pub(super) async fn answer(state: &AppState, known: &Known) -> Result<EntitlementsBody, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
-    let (entitlement, usage) =
-        tokio::join!(entitled(state, account, now), state.usage.usage(account.id, now));
-    let entitlement = entitlement?;
-    let (usage, _) =
-        usage?.at(entitlement.allowance.anchor, now).map_err(|error| Problem::internal(&error))?;
+    let entitlement = entitled(state, known, now);
+    let (usage, _) = state
+        .usage
+        .usage(known.account.id, now)
+        .await?
+        .at(entitlement.allowance.anchor, now)
+        .map_err(|error| Problem::internal(&error))?;
     let meters = usage.meters(&entitlement.allowance);
-    Ok(EntitlementsBody::new(account, entitlement, meters, now))
+    Ok(EntitlementsBody::new(&known.account, entitlement, meters, now))
 }
 
 /// What the ledger says of an account at `now`. Usage is decided by this, too.
-pub(super) async fn entitled(
-    state: &AppState,
-    account: &Account,
-    now: DateTime<Utc>,
-) -> Result<Entitlement, Problem> {
-    let facts = state.store.subscription_facts(account.id, &state.grants).await?;
-    Ok(entitlement(&facts, account.created_at, &state.catalogue, now))
+pub(super) fn entitled(state: &AppState, known: &Known, now: DateTime<Utc>) -> Entitlement {
+    entitlement(&known.subscriptions, known.account.created_at, &state.catalogue, now)
 }

@@ -1,5 +1,7 @@
 //! What the endpoints that count share.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, SubsecRound as _, Utc};
 use dues_domain::{
@@ -8,10 +10,7 @@ use dues_domain::{
     ids::{AccountId, ReservationId},
     usage::{MOST, Meters, Quantity, Usage},
 };
-use dues_store::{
-    Account,
-    usage::{Act, Order, Outcome, Receipt, Refusal, Reservation, ReservationState},
-};
+use dues_store::usage::{Act, Order, Outcome, Receipt, Refusal, Reservation, ReservationState};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -23,6 +22,7 @@ use crate::{
     dto::MetersBody,
     extract,
     problem::{Code, Problem},
+    snapshot::Known,
 };
 
 /// What every reservation's id begins with.
@@ -37,16 +37,16 @@ pub(super) struct Named {
 }
 
 impl Named {
-    pub(super) async fn account(&self, state: &AppState) -> Result<Account, Problem> {
+    pub(super) async fn known(&self, state: &AppState) -> Result<Arc<Known>, Problem> {
         let found = match (&self.account_id, &self.external_id, &self.wallet) {
             (Some(id), None, None) => {
                 let id = id.parse().map_err(|_| invalid("account_id is no UUID"))?;
-                state.store.account(id).await?
+                state.snapshot.account(id).await?
             }
             // PostgreSQL's text cannot hold a NUL, so no account has one in its id.
             (None, Some(external_id), None) if external_id.contains('\0') => None,
-            (None, Some(external_id), None) => state.store.account_by_external_id(external_id).await?,
-            (None, None, Some(wallet)) => state.store.account_by_wallet(extract::address(wallet)?).await?,
+            (None, Some(external_id), None) => state.snapshot.by_external_id(external_id).await?,
+            (None, None, Some(wallet)) => state.snapshot.by_wallet(extract::address(wallet)?).await?,
             _ => return Err(invalid("exactly one of account_id, external_id and wallet is needed")),
         };
         found.ok_or_else(|| Code::AccountNotFound.into())
@@ -62,9 +62,9 @@ pub(super) struct Entitled {
 }
 
 impl Entitled {
-    pub(super) async fn of(state: &AppState, account: &Account) -> Result<Self, Problem> {
+    pub(super) fn of(state: &AppState, known: &Known) -> Self {
         let now = state.clock.now().trunc_subsecs(3);
-        Ok(Self { account: account.id, entitlement: entitled(state, account, now).await?, now })
+        Self { account: known.account.id, entitlement: entitled(state, known, now), now }
     }
 
     pub(super) fn order(&self, act: Act) -> Order {

@@ -136,11 +136,8 @@ async fn look_up(
     names.sort_unstable();
     names.dedup();
     let found = stream::iter(names).map(|named| async move {
-        let entitled = async {
-            let account = named.account(state).await?;
-            Entitled::of(state, &account).await
-        };
-        let entitled = entitled.await.map_err(Problem::into_value);
+        let known = named.known(state).await.map_err(Problem::into_value);
+        let entitled = known.map(|known| Entitled::of(state, &known));
         (named, entitled)
     });
     found.buffer_unordered(LOOKUPS).collect().await

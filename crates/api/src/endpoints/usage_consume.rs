@@ -92,8 +92,8 @@ pub(crate) async fn consume_usage(
     Body(body): Body<UsageEvent>,
 ) -> Result<(HeaderMap, Json<UsageAnswer>), Problem> {
     let (named, event) = body.checked()?;
-    let account = named.account(&state).await?;
-    let entitled = Entitled::of(&state, &account).await?;
+    let known = named.known(&state).await?;
+    let entitled = Entitled::of(&state, &known);
     let asked = event.quantity;
     let outcome = state.usage.act(entitled.order(Act::Consume(event))).await?;
     let receipt = entitled.receipt(&state, asked, outcome)?;

@@ -130,18 +130,18 @@ pub(crate) async fn get_usage(
 ) -> Result<Json<UsageBody>, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
     let (from, to) = days(&range, now)?;
-    let account = state.store.account(id).await?.ok_or(Code::AccountNotFound)?;
-    let entitlement = entitled(&state, &account, now).await?;
-    let usage = state.usage.usage(account.id, now).await?;
-    let closed = state.usage.closed_windows(account.id, WINDOWS).await?;
-    let days = state.usage.days(account.id, from, to).await?;
+    let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
+    let entitlement = entitled(&state, &known, now);
+    let usage = state.usage.usage(id, now).await?;
+    let closed = state.usage.closed_windows(id, WINDOWS).await?;
+    let days = state.usage.days(id, from, to).await?;
     let (current, over) =
         usage.at(entitlement.allowance.anchor, now).map_err(|error| Problem::internal(&error))?;
     // One that is over may not have been closed yet, or have been closed between the two reads.
     let over = over.filter(|over| closed.first().is_none_or(|newest| newest.window != over.window));
     let windows = over.map(ClosedWindow::from).into_iter().chain(closed).map(Into::into).collect();
     Ok(Json(UsageBody {
-        account: (&account).into(),
+        account: (&known.account).into(),
         current: CurrentWindow {
             started_at: current.window.start,
             ends_at: current.window.end,

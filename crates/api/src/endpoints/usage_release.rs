@@ -31,8 +31,8 @@ pub(crate) async fn release_reservation(
     State(state): State<AppState>,
     ReservationPath(account, id): ReservationPath,
 ) -> Result<Json<ReservationAnswer>, Problem> {
-    let account = state.store.account(account).await?.ok_or(Code::ReservationNotFound)?;
-    let entitled = Entitled::of(&state, &account).await?;
+    let known = state.snapshot.account(account).await?.ok_or(Code::ReservationNotFound)?;
+    let entitled = Entitled::of(&state, &known);
     let outcome = state.usage.act(entitled.order(Act::Release { id })).await?;
     let receipt = entitled.receipt(&state, Quantity::default(), outcome)?;
     Ok(Json(ReservationAnswer::new(&entitled, receipt)?))

@@ -78,8 +78,8 @@ pub(crate) async fn reserve_usage(
         return Err(usage::invalid("expires_in_seconds must be 1 to 86,400"));
     }
     let named = Named { account_id: body.account_id, external_id: body.external_id, wallet: body.wallet };
-    let account = named.account(&state).await?;
-    let entitled = Entitled::of(&state, &account).await?;
+    let known = named.known(&state).await?;
+    let entitled = Entitled::of(&state, &known);
     let expires_at = entitled
         .now
         .checked_add_signed(TimeDelta::seconds(seconds.into()))

@@ -52,8 +52,8 @@ pub(crate) async fn settle_reservation(
     Body(body): Body<Settle>,
 ) -> Result<Json<ReservationAnswer>, Problem> {
     let actual = usage::quantity(body.requests, body.tokens, body.conversations)?;
-    let account = state.store.account(account).await?.ok_or(Code::ReservationNotFound)?;
-    let entitled = Entitled::of(&state, &account).await?;
+    let known = state.snapshot.account(account).await?.ok_or(Code::ReservationNotFound)?;
+    let entitled = Entitled::of(&state, &known);
     let outcome = state.usage.act(entitled.order(Act::Settle { id, actual })).await?;
     let receipt = entitled.receipt(&state, actual, outcome)?;
     Ok(Json(ReservationAnswer::new(&entitled, receipt)?))

@@ -48,6 +48,7 @@ pub(crate) async fn link_wallet(
 ) -> Result<(StatusCode, Json<AccountBody>), Problem> {
     let wallet = extract::address(&body.address)?;
     let linked = state.store.link_wallet(id, wallet, caller.actor()).await?;
+    state.snapshot.changed(id);
     let account = state.store.account(id).await?.ok_or(Code::AccountNotFound)?;
     let wallets = state.store.wallets(id).await?;
     let status = match linked {

@@ -212,7 +212,7 @@ impl RpcSource {
     }
 
     /// What a view of the contract answers at `at`.
-    async fn view<C: SolCall>(&self, at: BlockRef, call: &C) -> Result<C::Return, SourceError> {
+    pub(super) async fn view<C: SolCall>(&self, at: BlockRef, call: &C) -> Result<C::Return, SourceError> {
         let input = TransactionInput::new(call.abi_encode().into());
         let to = Some(self.shared.source.contract.into());
         let request = &TransactionRequest { to, input, ..Default::default() };

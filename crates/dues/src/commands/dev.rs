@@ -8,9 +8,6 @@ use url::Url;
 
 use crate::{config::Config, shutdown};
 
-/// Seven days: how long a renewal of the devnet's plans is still tried.
-const GRACE_SECONDS: u32 = 7 * 86_400;
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Where everything is kept, devnet.json included.
@@ -34,6 +31,10 @@ pub(crate) struct Args {
     /// Seconds between blocks.
     #[arg(long, default_value_t = 1, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     block_time: u64,
+    /// Let a month pass in so many seconds, to see renewals.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
+          value_parser = clap::value_parser!(u64).range(5..=86_400), conflicts_with = "rpc_url")]
+    fast_time: Option<u64>,
     /// How many blocks below the head count as final: until then a payment is pending, and may be reorganised.
     #[arg(long, default_value_t = 32, value_name = "BLOCKS")]
     finality_depth: u64,
@@ -50,11 +51,12 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         reset: args.reset,
         catalogue: config.catalogue,
         asset: config.asset,
-        grace_seconds: GRACE_SECONDS,
+        sale: config.sale,
         rpc_url: args.rpc_url,
         database_url: config.database.url,
         ports: Ports { api: args.api_port, rpc: args.rpc_port, database: args.database_port },
         block_time: args.block_time,
+        month_in: args.fast_time,
         finality_depth: args.finality_depth,
         keeper: Some(config.keeper.limits),
     };

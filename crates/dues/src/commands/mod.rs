@@ -1,13 +1,16 @@
 //! One file per command.
 
+mod ask;
 pub(crate) mod audit;
 pub(crate) mod dev;
 pub(crate) mod keeper;
 pub(crate) mod key;
+pub(crate) mod merchant;
 pub(crate) mod migrate;
 pub(crate) mod plans;
 pub(crate) mod reindex;
 pub(crate) mod serve;
+mod sync;
 mod target;
 
 use chrono::TimeDelta;

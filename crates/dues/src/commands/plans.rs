@@ -1,11 +1,13 @@
-//! `dues plans map`
+//! `dues plans`
+
+use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 use dues_domain::{chain::OnchainPlanId, ids::PlanKey};
 use dues_store::ChainPlanMapping;
 
-use super::Ledger;
+use super::{Ledger, sync};
 use crate::config::Config;
 
 #[derive(Debug, Subcommand)]
@@ -13,6 +15,7 @@ pub(crate) enum Command {
     /// Say which on-chain plan sells a plan of the catalogue. The indexer must have seen it, and its terms must be
     /// the same.
     Map(Map),
+    Sync(sync::Args),
 }
 
 #[derive(Debug, Args)]
@@ -29,7 +32,14 @@ pub(crate) struct Map {
     dry_run: bool,
 }
 
-pub(crate) async fn run(Command::Map(args): Command, config: Config) -> anyhow::Result<()> {
+pub(crate) async fn run(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Map(args) => map(args, config).await.map(|()| ExitCode::SUCCESS),
+        Command::Sync(args) => sync::run(args, config).await,
+    }
+}
+
+async fn map(args: Map, config: Config) -> anyhow::Result<()> {
     let chain =
         config.chains.get(&args.chain).with_context(|| format!("there is no chain {}", args.chain))?;
     let offer = config

@@ -1,13 +1,14 @@
 //! `dues reindex`
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin};
-
 use clap::Args as ClapArgs;
 use dues_indexer::reindex;
 use dues_store::{Store, mirror::Rebuilt};
 use serde_json::{Value, json};
 
-use super::target::{self, Target};
+use super::{
+    ask,
+    target::{self, Target},
+};
 use crate::config::{Chain, Config};
 
 /// Rebuild the ledger from the chain.
@@ -38,8 +39,11 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
     let (ledger, chains) = args.target.open(config).await?;
     if !args.yes && !args.dry_run {
         let names: Vec<_> = chains.iter().map(|(name, _)| name.as_str()).collect();
-        anyhow::ensure!(stdin().is_terminal(), "give --yes to rebuild without being asked, or --dry-run");
-        if !confirm(&names.join(", "))? {
+        anyhow::ensure!(ask::somebody_is_there(), "give --yes to rebuild without being asked, or --dry-run");
+        let names = names.join(", ");
+        if !ask::confirm(&format!(
+            "Rebuild the ledger of {names} from the chain? A running indexer waits meanwhile."
+        ))? {
             eprintln!("Nothing was changed.");
             return ledger.close().await;
         }
@@ -58,14 +62,6 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&json!({ "chains": documents }))?);
     }
     ledger.close().await
-}
-
-fn confirm(names: &str) -> anyhow::Result<bool> {
-    eprint!("Rebuild the ledger of {names} from the chain? A running indexer waits meanwhile. [y/N] ");
-    stderr().flush()?;
-    let mut answer = String::new();
-    stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 async fn reindex_chain(store: &Store, name: &str, chain: &Chain, dry_run: bool) -> anyhow::Result<Rebuilt> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
-use dues_api::{AppState, clock::SystemClock, readiness::Probe, upkeep};
+use dues_api::{AppState, clock::SystemClock, readiness::Probe, snapshot::Snapshot, upkeep};
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_keeper::Keeper;
@@ -130,16 +130,20 @@ async fn serve(
             .await
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
         tracing::info!(address = %listener.local_addr()?, "the API listens");
+        let snapshot = Snapshot::new(store.clone(), grants, config.server.snapshot_accounts);
         let state = AppState {
             store: store.clone(),
+            snapshot: snapshot.clone(),
             usage: usage.clone(),
-            grants,
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),
         };
-        let shutdown = shutdown.clone();
-        tasks.spawn(async move { Ok(dues_api::serve(listener, dues_api::router(state), shutdown).await?) });
+        let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());
+        tasks.spawn(async move {
+            let _following = snapshot.follow();
+            Ok(serving.await?)
+        });
     }
     while let Some(ended) = tasks.join_next().await {
         ended??;

@@ -1,6 +1,10 @@
-//! What `dues audit` and `dues reindex` are about.
+//! What a command is about: chains of the configuration, or a running devnet.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use alloy_primitives::Address;
 use anyhow::Context as _;
@@ -20,7 +24,7 @@ use crate::{
 };
 
 /// Which of the chains.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Target {
     /// The chain, by its name in the configuration; all of them by default.
     #[arg(long, value_name = "NAME", conflicts_with = "devnet")]
@@ -38,19 +42,31 @@ struct Manifest {
     contract: Address,
     token: Address,
     merchant: Address,
+    merchant_private_key: SecretString,
     finality_depth: u64,
     database_url: SecretString,
 }
 
+impl Manifest {
+    fn read(dir: &Path) -> anyhow::Result<Self> {
+        let file = dir.join("devnet.json");
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}: is the devnet running?", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not of this release", file.display()))
+    }
+}
+
 impl Target {
+    /// The key of a devnet's merchant, which protects nothing.
+    pub(super) fn devnet_merchant_key(&self) -> anyhow::Result<Option<SecretString>> {
+        let manifest = self.devnet.as_deref().map(Manifest::read).transpose()?;
+        Ok(manifest.map(|manifest| manifest.merchant_private_key))
+    }
+
     /// The chains that are meant, and the ledger that mirrors them.
     pub(super) async fn open(self, mut config: Config) -> anyhow::Result<(Ledger, Vec<(String, Chain)>)> {
         if let Some(dir) = &self.devnet {
-            let file = dir.join("devnet.json");
-            let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("cannot read {}: is the devnet running?", file.display()))?;
-            let manifest: Manifest = serde_json::from_str(&text)
-                .with_context(|| format!("{} is not of this release", file.display()))?;
+            let manifest = Manifest::read(dir)?;
             let section = DatabaseSection { url: Some(manifest.database_url.clone()), ..config.database };
             let ledger = Ledger::open_beside(&section).await?;
             let endpoints = manifest.rpc_url.expose_secret().parse().context("the devnet's rpc_url")?;
@@ -66,6 +82,7 @@ impl Target {
                 endpoints,
                 grant: GrantSetting::Latest,
                 token: manifest.token,
+                payee: manifest.merchant,
                 max_fee: None,
             };
             return Ok((ledger, vec![("devnet".to_owned(), chain)]));

@@ -1,15 +1,15 @@
 //! The keeper's part of the configuration.
 
-use std::path::PathBuf;
-
-use anyhow::Context as _;
 use chrono::TimeDelta;
 use dues_domain::{dunning::RetrySchedule, money::BaseUnits};
 use dues_keeper::{BatchLimits, FeeLimits, KeeperConfig, KeeperLimits, KeeperSigner};
 use rust_decimal::Decimal;
-use secrecy::SecretString;
 
-use super::{Chain, Faults, sections::KeeperSection};
+use super::{
+    Chain, Faults,
+    key::{Key, KeySettings},
+    sections::KeeperSection,
+};
 
 /// Decimal places of a gwei: a wei.
 const GWEI: u8 = 9;
@@ -18,49 +18,18 @@ const GWEI: u8 = 9;
 #[derive(Debug, Clone)]
 pub(crate) struct KeeperSettings {
     pub(crate) limits: KeeperLimits,
-    key: Option<Key>,
-}
-
-/// Where the signer's key is.
-#[derive(Debug, Clone)]
-enum Key {
-    Given(SecretString),
-    Keystore { file: PathBuf, password: Password },
-}
-
-#[derive(Debug, Clone)]
-enum Password {
-    Given(SecretString),
-    File(PathBuf),
+    pub(super) key: Option<Key>,
 }
 
 impl KeeperSettings {
     pub(super) fn check(section: KeeperSection, faults: &mut Faults) -> Option<Self> {
-        let passwords = (section.keystore_password, section.keystore_password_file);
-        let key = match (section.private_key, section.keystore, passwords) {
-            (None, None, _) => None,
-            (Some(_), Some(_), _) => {
-                faults.add("keeper: there is a private key and a keystore; give one of them");
-                None
-            }
-            (Some(key), None, _) => {
-                faults.take("keeper.private_key", KeeperSigner::from_private_key(&key));
-                Some(Key::Given(key))
-            }
-            (None, Some(file), (Some(password), None)) => {
-                Some(Key::Keystore { file, password: Password::Given(password) })
-            }
-            (None, Some(file), (None, Some(password))) => {
-                Some(Key::Keystore { file, password: Password::File(password) })
-            }
-            (None, Some(_), _) => {
-                faults.add(
-                    "keeper.keystore: its password is needed, by DUES__KEEPER__KEYSTORE_PASSWORD or by \
-                     keystore_password_file, not by both",
-                );
-                None
-            }
+        let key = KeySettings {
+            private_key: section.private_key,
+            keystore: section.keystore,
+            keystore_password: section.keystore_password,
+            keystore_password_file: section.keystore_password_file,
         };
+        let key = Key::check("keeper", key, faults);
         let max_fee = faults.take("keeper.max_fee_gwei", wei(section.max_fee_gwei));
         let max_priority_fee =
             faults.take("keeper.max_priority_fee_gwei", wei(section.max_priority_fee_gwei));
@@ -110,31 +79,21 @@ impl KeeperSettings {
 
     /// The signer; `None` where there is no key. A keystore takes some seconds to be decrypted.
     pub(crate) fn signer(&self) -> anyhow::Result<Option<KeeperSigner>> {
-        let signer = match &self.key {
-            None => return Ok(None),
-            Some(Key::Given(key)) => KeeperSigner::from_private_key(key)?,
-            Some(Key::Keystore { file, password }) => {
-                let password = match password {
-                    Password::Given(password) => password.clone(),
-                    Password::File(file) => {
-                        let text = std::fs::read_to_string(file)
-                            .with_context(|| format!("cannot read {}", file.display()))?;
-                        text.trim_end_matches(['\r', '\n']).into()
-                    }
-                };
-                KeeperSigner::from_keystore(file, &password)
-                    .with_context(|| format!("{} is of no use", file.display()))?
-            }
-        };
-        Ok(Some(signer))
+        self.key.as_ref().map(Key::signer).transpose()
+    }
+
+    /// The most that gas may cost on `chain`.
+    pub(crate) fn fees(&self, chain: &Chain) -> FeeLimits {
+        let mut fees = self.limits.fees;
+        if let Some(max_fee) = chain.max_fee {
+            fees.max_fee = max_fee;
+        }
+        fees
     }
 
     /// What is to be done on `chain`.
     pub(crate) fn config(&self, chain: &Chain) -> KeeperConfig {
-        let mut limits = self.limits;
-        if let Some(max_fee) = chain.max_fee {
-            limits.fees.max_fee = max_fee;
-        }
+        let limits = KeeperLimits { fees: self.fees(chain), ..self.limits };
         KeeperConfig {
             source: chain.indexer.source,
             merchant: chain.indexer.scope.merchant,

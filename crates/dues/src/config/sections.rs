@@ -23,6 +23,8 @@ pub(super) struct Root {
     pub(super) keeper: KeeperSection,
     pub(super) usage: UsageSection,
     #[serde(default)]
+    pub(super) merchant: MerchantSection,
+    #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
     pub(super) tiers: BTreeMap<Tier, TierSection>,
@@ -33,6 +35,7 @@ pub(super) struct Root {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSection {
     pub(crate) listen: SocketAddr,
+    pub(crate) snapshot_accounts: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,6 +92,8 @@ pub(super) struct ChainSection {
     pub(super) contract: Option<Address>,
     pub(super) token: Address,
     #[serde(default)]
+    pub(super) payee: Option<Address>,
+    #[serde(default)]
     pub(super) start_block: u64,
     #[serde(default)]
     pub(super) finality: FinalitySetting,
@@ -121,6 +126,15 @@ pub(super) struct KeeperSection {
     pub(super) retry_jitter_percent: u8,
     pub(super) low_balance_charges: u64,
     pub(super) means_every_hours: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MerchantSection {
+    pub(super) private_key: Option<SecretString>,
+    pub(super) keystore: Option<PathBuf>,
+    pub(super) keystore_password: Option<SecretString>,
+    pub(super) keystore_password_file: Option<PathBuf>,
 }
 
 /// When a payment on a chain gives access.
@@ -195,4 +209,10 @@ pub(super) struct PlanSection {
     #[serde(with = "rust_decimal::serde::str")]
     pub(super) price: Decimal,
     pub(super) interval: String,
+    #[serde(default)]
+    pub(super) trial: Option<String>,
+    #[serde(default)]
+    pub(super) grace: Option<String>,
+    #[serde(default, with = "rust_decimal::serde::str_option")]
+    pub(super) usage_cap: Option<Decimal>,
 }

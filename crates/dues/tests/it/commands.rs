@@ -13,7 +13,7 @@ const URL: &str = "DUES__DATABASE__URL";
 async fn a_created_key_is_printed_once_and_may_do_what_its_scopes_say() {
     let (stack, dir) = (Stack::start().await, scratch());
     let environment = [(URL, stack.site().database.url().expose_secret())];
-    let args = ["key", "create", "--name", "reader", "--scope", "accounts:read", "--expires-in-days", "1"];
+    let args = ["key", "create", "--name", "reader", "--scope", "accounts:read", "--expires", "1d"];
     let made = run(dir.path(), &args, &environment).await;
     assert_eq!((made.code, made.stderr.as_str()), (Some(0), ""), "{made:?}");
     let api = stack.api.with_key(made.stdout.strip_suffix('\n').unwrap());
@@ -32,7 +32,7 @@ async fn a_created_key_is_printed_once_and_may_do_what_its_scopes_say() {
         &["--scope", "accounts:read"],
         &["--name", "", "--scope", "accounts:read"],
         &["--name", &long, "--scope", "accounts:read"],
-        &["--name", "k", "--scope", "accounts:read", "--expires-in-days", "0"],
+        &["--name", "k", "--scope", "accounts:read", "--expires", "0d"],
     ] {
         let refused = run(dir.path(), &[&["key", "create"], wrong].concat(), &environment).await;
         assert!(refused.code.is_some_and(|code| code != 0), "{wrong:?}: {refused:?}");
@@ -131,6 +131,20 @@ async fn every_command_explains_itself() {
         "migrate",
         "key",
         "key create",
+        "key list",
+        "key revoke",
+        "key rotate",
+        "merchant",
+        "merchant refund",
+        "merchant usage-charge",
+        "merchant retire",
+        "merchant migrate",
+        "merchant cancel",
+        "merchant payee",
+        "merchant operator",
+        "merchant resume",
+        "plans map",
+        "plans sync",
         "config",
         "config check",
         "openapi",

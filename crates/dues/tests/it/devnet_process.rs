@@ -29,6 +29,7 @@ fn assert_shape(manifest: &Value) {
         "contract",
         "token",
         "merchant",
+        "merchant_private_key",
         "finality_depth",
         "api_url",
         "api_key",

@@ -104,6 +104,11 @@ impl Shop {
         run(self.dir.path(), args, &self.environment()).await
     }
 
+    /// The same with something else in the environment besides.
+    pub(crate) async fn dues_with(&self, more: &[(&str, &str)], args: &[&str]) -> Outcome {
+        run(self.dir.path(), args, &[&self.environment(), more].concat()).await
+    }
+
     pub(crate) fn dues_beside(&self, args: &[&str]) -> Process {
         Process::start(self.dir.path(), args, &self.environment())
     }

@@ -3,11 +3,27 @@
 use alloy_primitives::B256;
 use dues_domain::chain::{EventPosition, OnchainSubscriptionId};
 
-use super::{Step, copy::Copy};
+use super::{
+    Step,
+    rows::{Rows, Target},
+};
 use crate::{StoreError, convert};
 
-const COPY: &str = "COPY ledger.chain_events (chain_id, contract, block_number, log_index, block_hash, block_time, \
-                    tx_hash, onchain_id, topics, data) FROM STDIN (FORMAT binary)";
+static ROWS: Target<10> = Target {
+    table: "ledger.chain_events",
+    columns: [
+        "chain_id",
+        "contract",
+        "block_number",
+        "log_index",
+        "block_hash",
+        "block_time",
+        "tx_hash",
+        "onchain_id",
+        "topics",
+        "data",
+    ],
+};
 
 /// A raw event to be kept.
 #[derive(Debug, Clone, Copy)]
@@ -32,24 +48,24 @@ impl Step<'_> {
             return Ok(());
         }
         let source = &self.source;
-        let mut copy = Copy::begin(&mut self.tx, COPY).await?;
+        let mut rows = Rows::new(&mut self.tx, &ROWS);
         for event in events {
             let at = &event.at;
-            copy.row(10, |row| {
-                row.i64(source.chain_id)?;
-                row.bytes(&source.contract)?;
-                row.i64(convert::to_i64(at.block.number)?)?;
-                row.i64(convert::to_i64(at.log_index)?)?;
-                row.bytes(at.block.hash.as_slice())?;
-                row.instant(at.timestamp)?;
-                row.bytes(at.tx_hash.as_slice())?;
-                row.optional(event.subscription, |row, id| row.i64(convert::to_i64(id)?))?;
-                row.hashes(event.topics)?;
-                row.bytes(event.data)
-            })?;
-            copy.send_if_full().await?;
+            rows = rows
+                .add(|row| {
+                    row.i64(source.chain_id)?;
+                    row.bytes(&source.contract)?;
+                    row.i64(convert::to_i64(at.block.number)?)?;
+                    row.i64(convert::to_i64(at.log_index)?)?;
+                    row.bytes(at.block.hash.as_slice())?;
+                    row.instant(at.timestamp)?;
+                    row.bytes(at.tx_hash.as_slice())?;
+                    row.optional(event.subscription, |row, id| row.i64(convert::to_i64(id)?))?;
+                    row.hashes(event.topics)?;
+                    row.bytes(event.data)
+                })
+                .await?;
         }
-        copy.finish().await?;
-        Ok(())
+        rows.finish().await
     }
 }

@@ -7,10 +7,10 @@
 
 mod accounts;
 mod audit;
-mod copy;
 mod events;
 mod movements;
 mod repair;
+mod rows;
 mod step;
 mod subscriptions;
 mod unwind;

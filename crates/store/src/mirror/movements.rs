@@ -24,14 +24,42 @@ use uuid::Uuid;
 
 use super::{
     Step,
-    copy::{Copy, Row},
+    rows::{Row, Rows, Target},
 };
 use crate::{StoreError, convert};
 
-const COPY: &str = "COPY ledger.transactions (id, account_id, subscription_id, rail, kind, status, amount, currency, \
-                    exponent, onchain_plan_id, plan_changes, period, ordinal, period_start, period_end, spent_key, \
-                    chain_id, contract, token, payer, payee, tx_hash, block_number, block_hash, log_index, \
-                    occurred_at, settled_at) FROM STDIN (FORMAT binary)";
+static ROWS: Target<27> = Target {
+    table: "ledger.transactions",
+    columns: [
+        "id",
+        "account_id",
+        "subscription_id",
+        "rail",
+        "kind",
+        "status",
+        "amount",
+        "currency",
+        "exponent",
+        "onchain_plan_id",
+        "plan_changes",
+        "period",
+        "ordinal",
+        "period_start",
+        "period_end",
+        "spent_key",
+        "chain_id",
+        "contract",
+        "token",
+        "payer",
+        "payee",
+        "tx_hash",
+        "block_number",
+        "block_hash",
+        "log_index",
+        "occurred_at",
+        "settled_at",
+    ],
+};
 
 /// A movement to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,44 +288,44 @@ impl Step<'_> {
         }
         let settled_at = self.settled_at(movements, final_number).await?;
         let source = &self.source;
-        let mut copy = Copy::begin(&mut self.tx, COPY).await?;
+        let mut rows = Rows::new(&mut self.tx, &ROWS);
         for movement in movements {
             let Columns { kind, plan_changes, period, ordinal, span, key } = movement.columns()?;
             let NewMovement { money, at, .. } = movement;
             let settled_at = settled_at.filter(|_| at.block.number <= final_number);
-            copy.row(27, |row| {
-                row.uuid(TransactionId::generate().as_uuid())?;
-                row.uuid(movement.account.as_uuid())?;
-                row.uuid(movement.subscription.as_uuid())?;
-                row.text("chain")?;
-                row.text(kind)?;
-                row.text(if settled_at.is_some() { "completed" } else { "pending" })?;
-                row.amount(money.amount)?;
-                row.text(&money.asset.code)?;
-                row.i16(money.asset.exponent.into())?;
-                row.i64(movement.plan.into())?;
-                for number in [plan_changes, period, ordinal] {
-                    row.optional(number, Row::i32)?;
-                }
-                row.optional(span, |row, span| row.instant(span.start))?;
-                row.optional(span, |row, span| row.instant(span.end))?;
-                row.optional(key, |row, key| row.bytes(key.as_slice()))?;
-                row.i64(source.chain_id)?;
-                row.bytes(&source.contract)?;
-                row.bytes(movement.token.as_slice())?;
-                row.bytes(movement.payer.as_slice())?;
-                row.bytes(movement.payee.as_slice())?;
-                row.bytes(at.tx_hash.as_slice())?;
-                row.i64(convert::to_i64(at.block.number)?)?;
-                row.bytes(at.block.hash.as_slice())?;
-                row.i64(convert::to_i64(at.log_index)?)?;
-                row.instant(at.timestamp)?;
-                row.optional(settled_at, Row::instant)
-            })?;
-            copy.send_if_full().await?;
+            rows = rows
+                .add(|row| {
+                    row.uuid(TransactionId::generate().as_uuid())?;
+                    row.uuid(movement.account.as_uuid())?;
+                    row.uuid(movement.subscription.as_uuid())?;
+                    row.text("chain")?;
+                    row.text(kind)?;
+                    row.text(if settled_at.is_some() { "completed" } else { "pending" })?;
+                    row.amount(money.amount)?;
+                    row.text(&money.asset.code)?;
+                    row.i16(money.asset.exponent.into())?;
+                    row.i64(movement.plan.into())?;
+                    for number in [plan_changes, period, ordinal] {
+                        row.optional(number, Row::i32)?;
+                    }
+                    row.optional(span, |row, span| row.instant(span.start))?;
+                    row.optional(span, |row, span| row.instant(span.end))?;
+                    row.optional(key, |row, key| row.bytes(key.as_slice()))?;
+                    row.i64(source.chain_id)?;
+                    row.bytes(&source.contract)?;
+                    row.bytes(movement.token.as_slice())?;
+                    row.bytes(movement.payer.as_slice())?;
+                    row.bytes(movement.payee.as_slice())?;
+                    row.bytes(at.tx_hash.as_slice())?;
+                    row.i64(convert::to_i64(at.block.number)?)?;
+                    row.bytes(at.block.hash.as_slice())?;
+                    row.i64(convert::to_i64(at.log_index)?)?;
+                    row.instant(at.timestamp)?;
+                    row.optional(settled_at, Row::instant)
+                })
+                .await?;
         }
-        copy.finish().await?;
-        Ok(())
+        rows.finish().await
     }
 
     /// The step's own instant, by the database's clock, where any of `movements` is final.

@@ -13,14 +13,45 @@ use dues_domain::{
     ids::{AccountId, SubscriptionId},
 };
 
-use super::{Step, copy::Copy};
+use super::{
+    Step,
+    rows::{Rows, Target},
+};
 use crate::{StoreError, convert};
 
-const COPY: &str = "COPY ledger.subscriptions (id, account_id, rail, status, chain_id, contract, onchain_id, \
-                    onchain_plan_id, scheduled_plan_id, payer, reference, origin_tx, origin_plan_id, origin_ordinal, \
-                    anchor, periods, paid_through, confirmed, cancel_at_period_end, cancel_scheduled_by, ended_at, \
-                    ended_by, plan_changes, evidence_block_number, evidence_block_hash, evidence_log_index, \
-                    evidence_tx, evidence_at) FROM STDIN (FORMAT binary)";
+static ROWS: Target<28> = Target {
+    table: "ledger.subscriptions",
+    columns: [
+        "id",
+        "account_id",
+        "rail",
+        "status",
+        "chain_id",
+        "contract",
+        "onchain_id",
+        "onchain_plan_id",
+        "scheduled_plan_id",
+        "payer",
+        "reference",
+        "origin_tx",
+        "origin_plan_id",
+        "origin_ordinal",
+        "anchor",
+        "periods",
+        "paid_through",
+        "confirmed",
+        "cancel_at_period_end",
+        "cancel_scheduled_by",
+        "ended_at",
+        "ended_by",
+        "plan_changes",
+        "evidence_block_number",
+        "evidence_block_hash",
+        "evidence_log_index",
+        "evidence_tx",
+        "evidence_at",
+    ],
+};
 
 /// A subscription's row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,43 +202,43 @@ impl Step<'_> {
             return Ok(());
         }
         let source = &self.source;
-        let mut copy = Copy::begin(&mut self.tx, COPY).await?;
+        let mut rows = Rows::new(&mut self.tx, &ROWS);
         for (subscription, origin) in subscriptions {
             let state = &subscription.state;
-            copy.row(28, |row| {
-                row.uuid(subscription.id.as_uuid())?;
-                row.uuid(subscription.account.as_uuid())?;
-                row.text("chain")?;
-                row.text(state.recorded_status().as_str())?;
-                row.i64(source.chain_id)?;
-                row.bytes(&source.contract)?;
-                row.i64(convert::to_i64(state.id)?)?;
-                row.i64(state.plan.into())?;
-                row.optional(state.scheduled_plan, |row, plan| row.i64(plan.into()))?;
-                row.bytes(state.payer.as_slice())?;
-                row.bytes(state.reference.as_slice())?;
-                row.bytes(origin.tx_hash.as_slice())?;
-                row.i64(origin.plan.into())?;
-                row.i32(convert::unsigned(origin.ordinal)?)?;
-                row.instant(state.anchor)?;
-                row.i32(state.periods.into())?;
-                row.instant(state.paid_through)?;
-                row.bool(state.confirmed)?;
-                row.bool(state.cancel_at_period_end())?;
-                row.optional(state.cancel_scheduled_by, |row, by| row.text(convert::party_name(by)))?;
-                row.optional(state.ended, |row, end| row.instant(end.at))?;
-                row.optional(state.ended, |row, end| row.text(convert::party_name(end.by)))?;
-                row.i32(convert::unsigned(state.plan_changes)?)?;
-                row.i64(convert::to_i64(state.evidence.block.number)?)?;
-                row.bytes(state.evidence.block.hash.as_slice())?;
-                row.i64(convert::to_i64(state.evidence.log_index)?)?;
-                row.bytes(state.evidence.tx_hash.as_slice())?;
-                row.instant(state.evidence.timestamp)
-            })?;
-            copy.send_if_full().await?;
+            rows = rows
+                .add(|row| {
+                    row.uuid(subscription.id.as_uuid())?;
+                    row.uuid(subscription.account.as_uuid())?;
+                    row.text("chain")?;
+                    row.text(state.recorded_status().as_str())?;
+                    row.i64(source.chain_id)?;
+                    row.bytes(&source.contract)?;
+                    row.i64(convert::to_i64(state.id)?)?;
+                    row.i64(state.plan.into())?;
+                    row.optional(state.scheduled_plan, |row, plan| row.i64(plan.into()))?;
+                    row.bytes(state.payer.as_slice())?;
+                    row.bytes(state.reference.as_slice())?;
+                    row.bytes(origin.tx_hash.as_slice())?;
+                    row.i64(origin.plan.into())?;
+                    row.i32(convert::unsigned(origin.ordinal)?)?;
+                    row.instant(state.anchor)?;
+                    row.i32(state.periods.into())?;
+                    row.instant(state.paid_through)?;
+                    row.bool(state.confirmed)?;
+                    row.bool(state.cancel_at_period_end())?;
+                    row.optional(state.cancel_scheduled_by, |row, by| row.text(convert::party_name(by)))?;
+                    row.optional(state.ended, |row, end| row.instant(end.at))?;
+                    row.optional(state.ended, |row, end| row.text(convert::party_name(end.by)))?;
+                    row.i32(convert::unsigned(state.plan_changes)?)?;
+                    row.i64(convert::to_i64(state.evidence.block.number)?)?;
+                    row.bytes(state.evidence.block.hash.as_slice())?;
+                    row.i64(convert::to_i64(state.evidence.log_index)?)?;
+                    row.bytes(state.evidence.tx_hash.as_slice())?;
+                    row.instant(state.evidence.timestamp)
+                })
+                .await?;
         }
-        copy.finish().await?;
-        Ok(())
+        rows.finish().await
     }
 
     /// Writes subscriptions whose rows are there, as they are after their events.
