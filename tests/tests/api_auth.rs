@@ -22,13 +22,11 @@ struct Endpoint {
 
 fn endpoints() -> Vec<Endpoint> {
     let get = |path, query, scope| Endpoint { method: Method::GET, path, query, body: None, scope };
-    let post = |path, body| Endpoint {
-        method: Method::POST,
-        path,
-        query: "",
-        body: Some(body),
-        scope: Scope::AccountsWrite,
-    };
+    let to = |path, body, scope| Endpoint { method: Method::POST, path, query: "", body: Some(body), scope };
+    let post = |path, body| to(path, body, Scope::AccountsWrite);
+    let count = |path, body| to(path, body, Scope::UsageWrite);
+    let event = json!({ "external_id": "customer-1", "event_id": "once", "requests": 1, "tokens": 2 });
+    let settled = json!({ "requests": 1, "tokens": 2 });
     vec![
         post("/v1/accounts", json!({ "external_id": "customer-1", "email": "new@example.org" })),
         post("/v1/accounts/{id}/wallets", json!({ "address": Address::repeat_byte(0x77) })),
@@ -37,15 +35,43 @@ fn endpoints() -> Vec<Endpoint> {
         get("/v1/accounts/{id}/transactions", "", Scope::AccountsRead),
         get("/v1/accounts/{id}/entitlements", "", Scope::EntitlementsRead),
         get("/v1/entitlements", "?external_id=customer-1", Scope::EntitlementsRead),
+        count("/v1/usage", event.clone()),
+        count("/v1/usage/batch", json!({ "events": [event] })),
+        count("/v1/usage/reservations", event),
+        count("/v1/usage/reservations/{id}/settle", settled),
+        Endpoint { body: None, ..count("/v1/usage/reservations/{id}/release", Value::Null) },
+        get("/v1/accounts/{id}/usage", "", Scope::UsageRead),
     ]
 }
 
 /// Endpoints that need none.
 const PUBLIC: [(&str, &str); 2] = [("get", "/healthz"), ("get", "/readyz")];
 
+/// Reservations to be settled and released.
+struct Holds {
+    settled: String,
+    released: String,
+}
+
+impl Holds {
+    async fn new(stack: &Stack) -> Self {
+        let hold = async |name: &str| {
+            let body = json!({ "external_id": "customer-1", "event_id": name, "requests": 1, "tokens": 2 });
+            let answer = stack.api.post("/v1/usage/reservations", &body).await.ok();
+            answer["reservation"]["id"].as_str().unwrap().to_owned()
+        };
+        Self { settled: hold("settled").await, released: hold("released").await }
+    }
+}
+
 impl Endpoint {
-    fn request(&self, stack: &Stack, account: Account) -> RequestBuilder {
-        let path = self.path.replace("{id}", &account.id.to_string());
+    fn request(&self, stack: &Stack, account: Account, holds: &Holds) -> RequestBuilder {
+        let id = match self.path {
+            "/v1/usage/reservations/{id}/settle" => holds.settled.clone(),
+            "/v1/usage/reservations/{id}/release" => holds.released.clone(),
+            _ => account.id.to_string(),
+        };
+        let path = self.path.replace("{id}", &id);
         let request = stack.api.request(self.method.clone(), &format!("{path}{}", self.query));
         match &self.body {
             Some(body) => request.json(body),
@@ -103,6 +129,7 @@ async fn every_endpoint_of_the_openapi_document_is_in_this_files_table() {
 async fn a_request_without_a_valid_key_is_refused_and_writes_nothing() {
     let stack = Stack::start().await;
     let (account, _) = stack.customer(1).await;
+    let holds = Holds::new(&stack).await;
     let store = stack.site().database.store().await;
     let expired = key(&store, "expired", &Scope::ALL, Some(instant("2020-01-01T00:00:00Z"))).await;
     let revoked = key(&store, "revoked", &Scope::ALL, None).await;
@@ -128,7 +155,7 @@ async fn a_request_without_a_valid_key_is_refused_and_writes_nothing() {
     for endpoint in endpoints() {
         for (name, header) in &headers {
             let case = format!("{} with {name}", endpoint.name());
-            let mut request = endpoint.request(&stack, account);
+            let mut request = endpoint.request(&stack, account, &holds);
             if let Some(header) = header {
                 request = request.header("authorization", header);
             }
@@ -137,7 +164,11 @@ async fn a_request_without_a_valid_key_is_refused_and_writes_nothing() {
             assert_eq!(answer.headers["www-authenticate"], "Bearer", "{case}");
             // Whether the account exists is nobody's business without a key.
             let nobody = Account { id: uuid::Uuid::nil(), reference: account.reference };
-            Answer::to(endpoint.request(&stack, nobody)).await.assert_problem(&case, 401, "unauthenticated");
+            Answer::to(endpoint.request(&stack, nobody, &holds)).await.assert_problem(
+                &case,
+                401,
+                "unauthenticated",
+            );
         }
     }
     assert_eq!(stack.ledger.digest().await, before);
@@ -147,6 +178,7 @@ async fn a_request_without_a_valid_key_is_refused_and_writes_nothing() {
 async fn a_key_without_the_scope_is_refused_and_writes_nothing_and_one_with_only_it_is_enough() {
     let stack = Stack::start().await;
     let (account, _) = stack.customer(1).await;
+    let holds = Holds::new(&stack).await;
     let store = stack.site().database.store().await;
     let mut keys = Vec::new();
     for scope in Scope::ALL {
@@ -163,17 +195,18 @@ async fn a_key_without_the_scope_is_refused_and_writes_nothing_and_one_with_only
     let before = stack.ledger.digest().await;
     for endpoint in endpoints() {
         let (scope, _, others) = keys_of(endpoint.scope);
-        let answer = Answer::to(endpoint.request(&stack, account).bearer_auth(others)).await;
+        let answer = Answer::to(endpoint.request(&stack, account, &holds).bearer_auth(others)).await;
         answer.assert_problem(&endpoint.name(), 403, "insufficient_scope");
         assert!(answer.body["detail"].as_str().unwrap().contains(scope.as_str()), "{answer:?}");
     }
     assert_eq!(stack.ledger.digest().await, before);
     for endpoint in endpoints() {
         let (_, only, _) = keys_of(endpoint.scope);
-        let answer = Answer::to(endpoint.request(&stack, account).bearer_auth(only)).await;
+        let answer = Answer::to(endpoint.request(&stack, account, &holds).bearer_auth(only)).await;
         assert!(matches!(answer.status, 200 | 201), "{}: {answer:?}", endpoint.name());
         // The scheme's name has no case (RFC 9110).
-        let request = endpoint.request(&stack, account).header("authorization", format!("bEARER {only}"));
+        let request =
+            endpoint.request(&stack, account, &holds).header("authorization", format!("bEARER {only}"));
         assert_eq!(Answer::to(request).await.status, 200, "{}", endpoint.name());
     }
 }

@@ -1,9 +1,10 @@
-//! The REST API: accounts, wallets, entitlements.
+//! The REST API: accounts, wallets, entitlements, usage.
 //!
 //! * one file per endpoint in `endpoints`, each with its request, its errors and its documentation;
 //! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
 //! * [`auth`]: API keys, of which only hashes are kept;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
+//! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
 pub mod auth;
@@ -16,12 +17,13 @@ pub mod openapi;
 pub mod problem;
 pub mod readiness;
 pub mod snapshot;
+pub mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use dues_domain::catalogue::Catalogue;
-use dues_store::Store;
+use dues_store::{Store, usage::UsageStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -39,6 +41,8 @@ pub struct AppState {
     pub store: Store,
     /// What it says of accounts, in memory.
     pub snapshot: Snapshot,
+    /// What is used.
+    pub usage: UsageStore,
     /// What the tiers give.
     pub catalogue: Arc<Catalogue>,
     /// The time.
@@ -56,6 +60,12 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
         .routes(routes!(e::transactions_list::list_transactions))
+        .routes(routes!(e::usage_consume::consume_usage))
+        .routes(routes!(e::usage_batch::consume_usage_batch))
+        .routes(routes!(e::usage_reserve::reserve_usage))
+        .routes(routes!(e::usage_settle::settle_reservation))
+        .routes(routes!(e::usage_release::release_reservation))
+        .routes(routes!(e::usage_get::get_usage))
         .routes(routes!(e::health::healthz))
         .routes(routes!(e::health::readyz))
 }

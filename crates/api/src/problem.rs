@@ -12,6 +12,7 @@ use axum::{
 };
 use dues_store::StoreError;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{Content, Ref, RefOr, Response, ResponseBuilder},
@@ -28,7 +29,7 @@ pub enum Code {
     InvalidJson,
     /// The body is JSON, but not what the endpoint takes.
     InvalidBody,
-    /// An id in the path is no UUID.
+    /// An id in the path is none.
     InvalidId,
     /// An address is not 20 bytes of hexadecimal, or its EIP-55 checksum is wrong.
     InvalidAddress,
@@ -46,6 +47,18 @@ pub enum Code {
     MethodNotAllowed,
     /// The wallet belongs to another account.
     WalletTaken,
+    /// A quota has no room for it.
+    QuotaExceeded,
+    /// The event id was used for something else.
+    EventIdConflict,
+    /// The event is older than events may be.
+    EventTooLate,
+    /// The event is of the future.
+    EventTooEarly,
+    /// No such reservation.
+    ReservationNotFound,
+    /// The reservation has ended in another way.
+    ReservationEnded,
     /// The body is larger than the endpoint takes.
     BodyTooLarge,
     /// The body's `Content-Type` is not `application/json`.
@@ -66,12 +79,13 @@ impl Code {
             Self::InvalidJson | Self::InvalidId | Self::InvalidAddress | Self::InvalidQuery => {
                 StatusCode::BAD_REQUEST
             }
-            Self::InvalidBody => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidBody | Self::EventTooLate | Self::EventTooEarly => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::QuotaExceeded => StatusCode::PAYMENT_REQUIRED,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
-            Self::AccountNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::AccountNotFound | Self::ReservationNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WalletTaken => StatusCode::CONFLICT,
+            Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -83,7 +97,7 @@ impl Code {
         match self {
             Self::InvalidJson => "The body is not valid JSON",
             Self::InvalidBody => "The body is not what this endpoint takes",
-            Self::InvalidId => "The id is not a UUID",
+            Self::InvalidId => "The id is not valid",
             Self::InvalidAddress => "The address is not valid",
             Self::InvalidQuery => "The query is not valid",
             Self::Unauthenticated => "A valid API key is needed",
@@ -92,6 +106,12 @@ impl Code {
             Self::RouteNotFound => "There is nothing at this path",
             Self::MethodNotAllowed => "The path does not take this method",
             Self::WalletTaken => "The wallet belongs to another account",
+            Self::QuotaExceeded => "A quota has no room for it",
+            Self::EventIdConflict => "The event id was used for something else",
+            Self::EventTooLate => "The event is too old to be counted",
+            Self::EventTooEarly => "The event is of the future",
+            Self::ReservationNotFound => "There is no such reservation",
+            Self::ReservationEnded => "The reservation has ended already",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::Internal => "Something went wrong on our side",
@@ -113,6 +133,12 @@ impl Code {
             Self::RouteNotFound => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WalletTaken => "wallet_taken",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::EventIdConflict => "event_id_conflict",
+            Self::EventTooLate => "event_too_late",
+            Self::EventTooEarly => "event_too_early",
+            Self::ReservationNotFound => "reservation_not_found",
+            Self::ReservationEnded => "reservation_ended",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Internal => "internal",
@@ -127,6 +153,8 @@ impl Code {
 pub struct Problem {
     code: Code,
     detail: Option<String>,
+    /// What a program needs to know of this very problem beside the members that every one has (RFC 9457, 3.2).
+    more: Option<Box<Map<String, Value>>>,
 }
 
 /// A problem as it is written (RFC 9457, `application/problem+json`).
@@ -146,6 +174,15 @@ pub struct ProblemBody {
     code: Code,
     /// What this very problem is, for people.
     detail: Option<String>,
+}
+
+/// A problem with what it has beside.
+#[derive(Serialize)]
+struct Written {
+    #[serde(flatten)]
+    body: ProblemBody,
+    #[serde(flatten)]
+    more: Option<Map<String, Value>>,
 }
 
 /// What every endpoint with a key can answer, for the OpenAPI document.
@@ -187,7 +224,7 @@ impl Problem {
     /// The problem that `code` names.
     #[must_use]
     pub const fn new(code: Code) -> Self {
-        Self { code, detail: None }
+        Self { code, detail: None, more: None }
     }
 
     /// Says what this very problem is. `detail` is shown to the caller.
@@ -195,6 +232,30 @@ impl Problem {
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Adds members of its own.
+    #[must_use]
+    pub fn with_members(mut self, members: Map<String, Value>) -> Self {
+        self.more = Some(Box::new(members));
+        self
+    }
+
+    /// The problem in a list of results, where it has no response of its own.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        serde_json::to_value(self.into_written()).unwrap_or_default()
+    }
+
+    fn into_written(self) -> Written {
+        let body = ProblemBody {
+            r#type: format!("urn:dues:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.http_status().as_u16(),
+            code: self.code,
+            detail: self.detail,
+        };
+        Written { body, more: self.more.map(|more| *more) }
     }
 }
 
@@ -232,18 +293,11 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
-        let status = self.code.http_status();
-        let body = ProblemBody {
-            r#type: format!("urn:dues:problem:{}", self.code.as_str()),
-            title: self.code.title(),
-            status: status.as_u16(),
-            code: self.code,
-            detail: self.detail,
-        };
-        let mut response = (status, Json(body)).into_response();
+        let (code, status) = (self.code, self.code.http_status());
+        let mut response = (status, Json(self.into_written())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        match self.code {
+        match code {
             Code::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -270,7 +324,19 @@ mod tests {
 
     #[test]
     fn a_code_is_spelled_one_way() {
-        for code in [Code::InvalidJson, Code::AccountNotFound, Code::UnsupportedMediaType, Code::Timeout] {
+        let codes = [
+            Code::InvalidJson,
+            Code::AccountNotFound,
+            Code::UnsupportedMediaType,
+            Code::Timeout,
+            Code::QuotaExceeded,
+            Code::EventIdConflict,
+            Code::EventTooLate,
+            Code::EventTooEarly,
+            Code::ReservationNotFound,
+            Code::ReservationEnded,
+        ];
+        for code in codes {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

@@ -3,17 +3,19 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use chrono::TimeDelta;
 use dues_api::{
     AppState,
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     readiness::Probe,
     snapshot::Snapshot,
+    upkeep,
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
 use dues_keeper::{Keeper, KeeperConfig, KeeperSigner};
-use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope};
+use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope, usage::Retention};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -81,11 +83,18 @@ impl Server {
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
+            usage: services.usage().clone(),
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
         };
         let api = listener.local_addr()?;
+        // Nothing is removed.
+        let retention =
+            Retention { event_months: u32::from(u16::MAX), reservations: TimeDelta::days(36_500) };
+        let tidying =
+            upkeep::keep_tidy(services.usage().clone(), Arc::new(clock.clone()), retention, shutdown.clone());
+        tokio::spawn(tidying);
         let serving = tokio::spawn({
             let shutdown = shutdown.clone();
             async move {

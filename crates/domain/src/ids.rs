@@ -67,6 +67,10 @@ uuid_id!(
     PlanVersionId
 );
 uuid_id!(
+    /// A hold on a quota, for usage whose size is not known yet.
+    ReservationId
+);
+uuid_id!(
     /// An API key (the record, not the secret).
     ApiKeyId
 );

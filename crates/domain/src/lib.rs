@@ -13,6 +13,7 @@
 //! | [`subscription`] | its status at an instant |
 //! | [`dunning`] | when a refused renewal is tried again |
 //! | [`entitlement`] | what an account may do at an instant, and on what evidence |
+//! | [`usage`] | quota windows, and what may still be used in them |
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod calendar;
@@ -24,3 +25,4 @@ pub mod fold;
 pub mod ids;
 pub mod money;
 pub mod subscription;
+pub mod usage;

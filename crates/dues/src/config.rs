@@ -2,6 +2,7 @@
 
 mod keeper;
 mod key;
+mod quota;
 mod sections;
 
 use std::{
@@ -30,9 +31,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub(crate) use keeper::KeeperSettings;
 pub(crate) use key::Key;
 use key::KeySettings;
-use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
+use sections::{ChainSection, FinalitySetting, PlanSection, Root};
 pub(crate) use sections::{
-    DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection,
+    DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection, UsageSection,
 };
 
 /// Every setting with its default: the commented file at the root of the repository.
@@ -47,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) log: LogSection,
     pub(crate) metrics: MetricsSection,
     pub(crate) keeper: KeeperSettings,
+    pub(crate) usage: UsageSection,
     /// The key that the merchant acts with, on all chains.
     pub(crate) merchant: Option<Key>,
     pub(crate) chains: BTreeMap<String, Chain>,
@@ -158,6 +160,18 @@ impl Config {
         if root.database.max_connections == 0 {
             faults.add("database.max_connections: at least 1 is needed");
         }
+        if let Some(url) = &root.usage.database.url {
+            faults.take("usage.database.url", Store::check_url(url));
+        }
+        if root.usage.writers == 0 {
+            faults.add("usage.writers: at least 1 is needed");
+        }
+        if root.usage.database.max_connections <= root.usage.writers {
+            faults.add("usage.database.max_connections: more than usage.writers are needed");
+        }
+        if root.usage.keep_events_months == 0 {
+            faults.add("usage.keep_events_months: at least 1 is needed");
+        }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
         let keeper = KeeperSettings::check(root.keeper, &mut faults);
         let merchant = KeySettings {
@@ -191,8 +205,9 @@ impl Config {
         faults.report()?;
         let (catalogue, sale) = catalogue.context("the catalogue is not valid")?;
         let keeper = keeper.context("the keeper's settings are not valid")?;
-        let (server, database, log, metrics) = (root.server, root.database, root.log, root.metrics);
-        Ok(Self { server, database, log, metrics, keeper, merchant, chains, asset, catalogue, sale })
+        let (server, database, usage) = (root.server, root.database, root.usage);
+        let (log, metrics) = (root.log, root.metrics);
+        Ok(Self { server, database, log, metrics, keeper, usage, merchant, chains, asset, catalogue, sale })
     }
 
     /// The chains on which a payment gives access only once its block is final.
@@ -220,6 +235,10 @@ fn refuse_secrets(text: &str, faults: &mut Faults) -> anyhow::Result<()> {
     })?;
     if file.get("database").and_then(|section| section.get("url")).is_some() {
         faults.add("database.url: belongs into the environment, as DUES__DATABASE__URL");
+    }
+    let usage = file.get("usage").and_then(|section| section.get("database"));
+    if usage.and_then(|section| section.get("url")).is_some() {
+        faults.add("usage.database.url: belongs into the environment, as DUES__USAGE__DATABASE__URL");
     }
     for (section, name) in ["keeper", "merchant"]
         .into_iter()
@@ -250,16 +269,11 @@ fn catalogue(
     let tiers = tiers
         .into_iter()
         .map(|(tier, section)| {
-            let quota = |setting, meter: &str, faults: &mut Faults| match setting {
-                QuotaSetting::Limit(limit) => Quota::Limited(limit),
-                QuotaSetting::Word(word) if word == "unlimited" => Quota::Unlimited,
-                QuotaSetting::Word(_) => {
-                    faults.add(format_args!("tiers.{tier}.{meter}: a number or \"unlimited\" is needed"));
-                    Quota::Limited(0)
-                }
+            let mut quota = |setting, meter: &str| {
+                let quota = faults.take(&format!("tiers.{tier}.{meter}"), quota::check(setting));
+                quota.unwrap_or(Quota::Limited(0))
             };
-            let (requests, tokens) =
-                (quota(section.requests, "requests", faults), quota(section.tokens, "tokens", faults));
+            let (requests, tokens) = (quota(section.requests, "requests"), quota(section.tokens, "tokens"));
             (tier, TierTerms { requests, tokens, features: section.features })
         })
         .collect();
@@ -438,6 +452,36 @@ mod tests {
             "chains.base.rpc_url: is missing",
             "chains.base.finality",
         ] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
+    fn a_quota_may_let_more_be_used_than_is_included() {
+        let config = parse(
+            "[tiers.basic]\ntokens = { included = 500, limit = 800 }\nrequests = { included = 5, limit = \"unlimited\" }\n",
+            &[],
+        );
+        let terms = config.unwrap().catalogue.terms(Tier::Basic);
+        assert_eq!(terms.tokens, Quota::Soft { included: 500, hard: Some(800) });
+        assert_eq!(terms.requests, Quota::Soft { included: 5, hard: None });
+        let error =
+            format!("{:#}", parse("[tiers.basic]\ntokens = { included = 5, limit = 4 }\n", &[]).unwrap_err());
+        assert!(error.contains("tiers.basic.tokens: the limit must be above what is included"), "{error}");
+        let error =
+            format!("{:#}", parse("[tiers.free]\ntokens = 9_000_000_000_000_000_000\n", &[]).unwrap_err());
+        assert!(error.contains("tiers.free.tokens: at most"), "{error}");
+    }
+
+    #[test]
+    fn usage_may_have_a_server_of_its_own() {
+        let url = ("DUES__USAGE__DATABASE__URL", "postgres://dues:hunter2@usage.example/dues");
+        let config = parse("", &[url]).unwrap();
+        assert!(config.usage.database.url.is_some() && !format!("{config:?}").contains("hunter2"));
+        let text = "[usage]\nwriters = 6\nkeep_events_months = 0\n[usage.database]\nurl = \"postgres://u:hunter2@h/d\"\n";
+        let error = format!("{:#}", parse(text, &[]).unwrap_err());
+        for part in ["usage.database.url: belongs", "max_connections: more than", "keep_events_months"] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         assert!(!error.contains("hunter2"));

@@ -23,11 +23,16 @@ pub enum Scope {
     AccountsWrite,
     /// Ask what an account may do.
     EntitlementsRead,
+    /// Read what was used.
+    UsageRead,
+    /// Count usage.
+    UsageWrite,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead];
+    pub const ALL: [Self; 5] =
+        [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead, Self::UsageRead, Self::UsageWrite];
 
     /// The scope as it is spelled.
     #[must_use]
@@ -36,6 +41,8 @@ impl Scope {
             Self::AccountsRead => "accounts:read",
             Self::AccountsWrite => "accounts:write",
             Self::EntitlementsRead => "entitlements:read",
+            Self::UsageRead => "usage:read",
+            Self::UsageWrite => "usage:write",
         }
     }
 }
@@ -48,7 +55,7 @@ impl fmt::Display for Scope {
 
 /// A text that names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a scope is one of accounts:read, accounts:write, entitlements:read")]
+#[error("a scope is one of accounts:read, accounts:write, entitlements:read, usage:read, usage:write")]
 pub struct UnknownScope;
 
 impl FromStr for Scope {

@@ -45,6 +45,13 @@ pub enum StoreError {
     /// Nothing of the contract is in the ledger.
     #[error("nothing of this contract is in the ledger yet: the indexer has to run first")]
     NotMirrored,
+    /// Usage was not counted, or nobody knows whether it was: the same again tells, as it is counted once. What happened is
+    /// in the log.
+    #[error("the usage was not counted")]
+    NotCounted {
+        /// Whether it may well be counted the next time.
+        transient: bool,
+    },
     /// The checkpoint is not where this writer left it: another writer was here.
     #[error("the checkpoint was moved by another indexer")]
     CheckpointMoved,
@@ -83,6 +90,7 @@ impl StoreError {
                 // Class 08 connection, 40 rollback (deadlock, serialisation), 53 resources, 57 intervention.
                 cause.code().is_some_and(|code| ["08", "40", "53", "57"].iter().any(|c| code.starts_with(c)))
             }
+            Self::NotCounted { transient } => *transient,
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => true,
             _ => false,
         }

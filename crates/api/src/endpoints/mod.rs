@@ -8,4 +8,13 @@ pub(crate) mod entitlements_get;
 mod find;
 pub(crate) mod health;
 pub(crate) mod transactions_list;
+mod usage;
+pub(crate) mod usage_batch;
+pub(crate) mod usage_consume;
+pub(crate) mod usage_get;
+pub(crate) mod usage_release;
+pub(crate) mod usage_reserve;
+pub(crate) mod usage_settle;
 pub(crate) mod wallets_link;
+
+pub(crate) use usage::parse_reservation_id;

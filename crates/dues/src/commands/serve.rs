@@ -4,11 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
-use dues_api::{AppState, clock::SystemClock, readiness::Probe, snapshot::Snapshot};
+use chrono::TimeDelta;
+use dues_api::{AppState, clock::SystemClock, readiness::Probe, snapshot::Snapshot, upkeep};
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_keeper::Keeper;
-use dues_store::Store;
+use dues_store::{
+    Store,
+    usage::{Retention, UsageStore},
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -54,16 +58,32 @@ pub(crate) async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
         // Several processes share the schema: `dues migrate` is an act of its own there.
         ledger.store.check().await?;
     }
-    let served = serve(config, parts, &ledger.store, &shutdown).await;
+    let usage = if parts.api { Some(open_usage(&config, parts, &ledger).await?) } else { None };
+    let served = serve(config, parts, &ledger.store, usage.as_ref(), &shutdown).await;
     shutdown.cancel();
+    if let Some(usage) = usage {
+        // What is gathered is finished, also where nobody waits for the answer any more.
+        usage.stop().await;
+    }
     ledger.close().await?;
     served
+}
+
+async fn open_usage(config: &Config, parts: Parts, ledger: &Ledger) -> anyhow::Result<UsageStore> {
+    let usage = ledger.usage(&config.usage).await?;
+    if parts.indexer {
+        usage.migrate().await?;
+    } else {
+        usage.check().await.context("the usage database")?;
+    }
+    Ok(usage)
 }
 
 async fn serve(
     config: Config,
     parts: Parts,
     store: &Store,
+    usage: Option<&UsageStore>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
@@ -94,7 +114,18 @@ async fn serve(
             tasks.spawn(index(name, rpc, token, indexer, parts, shutdown.clone()));
         }
     }
-    if parts.api {
+    if let Some(usage) = usage {
+        let retention = Retention {
+            event_months: config.usage.keep_events_months,
+            reservations: TimeDelta::days(config.usage.keep_reservations_days.into()),
+        };
+        let (usage, clock, shutdown) = (usage.clone(), Arc::new(SystemClock), shutdown.clone());
+        tasks.spawn(async move {
+            upkeep::keep_tidy(usage, clock, retention, shutdown).await;
+            Ok(())
+        });
+    }
+    if let Some(usage) = usage {
         let listener = TcpListener::bind(config.server.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
@@ -103,6 +134,7 @@ async fn serve(
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
+            usage: usage.clone(),
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),

@@ -21,6 +21,7 @@ pub(super) struct Root {
     #[serde(default)]
     pub(super) metrics: MetricsSection,
     pub(super) keeper: KeeperSection,
+    pub(super) usage: UsageSection,
     #[serde(default)]
     pub(super) merchant: MerchantSection,
     #[serde(default)]
@@ -42,6 +43,23 @@ pub(crate) struct ServerSection {
 pub(crate) struct DatabaseSection {
     pub(crate) url: Option<SecretString>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) max_connections: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageSection {
+    pub(crate) database: UsageDatabaseSection,
+    pub(crate) writers: u32,
+    pub(crate) late_hours: u32,
+    pub(crate) keep_events_months: u32,
+    pub(crate) keep_reservations_days: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageDatabaseSection {
+    pub(crate) url: Option<SecretString>,
     pub(crate) max_connections: u32,
 }
 
@@ -165,6 +183,21 @@ pub(super) struct TierSection {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum QuotaSetting {
+    Limit(u64),
+    Word(String),
+    Soft(SoftQuota),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SoftQuota {
+    pub(super) included: u64,
+    pub(super) limit: HardLimit,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum HardLimit {
     Limit(u64),
     Word(String),
 }
