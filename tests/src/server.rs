@@ -7,6 +7,7 @@ use dues_api::{
     AppState,
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
+    counters::Counters,
     snapshot::Snapshot,
 };
 use dues_domain::catalogue::Catalogue;
@@ -88,18 +89,19 @@ impl ApiServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let snapshot = Snapshot::new(store.clone(), Grants::at_once(), 1_000);
+        let counters = Counters::new(usage.clone(), 1_000);
         let state = AppState {
             store: store.clone(),
-            usage: usage.clone(),
+            usage: counters.clone(),
             snapshot: snapshot.clone(),
             catalogue: Arc::new(catalogue),
-            clock,
+            clock: Arc::clone(&clock),
             probes: Arc::from([]),
         };
         let stop = CancellationToken::new();
         let serving = dues_api::serve(listener, dues_api::router(state), stop.clone());
         let serving = tokio::spawn(async move {
-            let _following = snapshot.follow();
+            let _following = (snapshot.follow(), counters.follow(clock));
             serving.await.unwrap();
         });
         Self { api: Api::new(&url, secret.expose()), store, usage, stop, serving }

@@ -4,11 +4,13 @@
 //! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
 //! * [`auth`]: API keys, of which only hashes are kept;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
+//! * [`counters`]: what is used, in memory, for the answers that only tell of it;
 //! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
 pub mod auth;
 pub mod clock;
+pub mod counters;
 mod dto;
 mod endpoints;
 mod extract;
@@ -23,13 +25,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use dues_domain::catalogue::Catalogue;
-use dues_store::{Store, usage::UsageStore};
+use dues_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{clock::Clock, endpoints as e, readiness::Probe, snapshot::Snapshot};
+use crate::{clock::Clock, counters::Counters, endpoints as e, readiness::Probe, snapshot::Snapshot};
 
 /// How long requests that are under way may take after the order to stop.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -42,7 +44,7 @@ pub struct AppState {
     /// What it says of accounts, in memory.
     pub snapshot: Snapshot,
     /// What is used.
-    pub usage: UsageStore,
+    pub usage: Counters,
     /// What the tiers give.
     pub catalogue: Arc<Catalogue>,
     /// The time.

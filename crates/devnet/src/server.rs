@@ -8,6 +8,7 @@ use dues_api::{
     AppState,
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
+    counters::Counters,
     readiness::Probe,
     snapshot::Snapshot,
     upkeep,
@@ -80,10 +81,11 @@ impl Server {
 
         // On a devnet a payment shows at once.
         let snapshot = Snapshot::new(store.clone(), Grants::at_once(), SNAPSHOT_ACCOUNTS);
+        let counters = Counters::new(services.usage().clone(), SNAPSHOT_ACCOUNTS);
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
-            usage: services.usage().clone(),
+            usage: counters.clone(),
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
@@ -96,9 +98,9 @@ impl Server {
             upkeep::keep_tidy(services.usage().clone(), Arc::new(clock.clone()), retention, shutdown.clone());
         tokio::spawn(tidying);
         let serving = tokio::spawn({
-            let shutdown = shutdown.clone();
+            let (shutdown, clock) = (shutdown.clone(), clock.clone());
             async move {
-                let _following = snapshot.follow();
+                let _following = (snapshot.follow(), counters.follow(Arc::new(clock)));
                 dues_api::serve(listener, dues_api::router(state), shutdown).await.context("the API stopped")
             }
         });

@@ -133,8 +133,8 @@ pub(crate) async fn get_usage(
     let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
     let entitlement = entitled(&state, &known, now);
     let usage = state.usage.usage(id, now).await?;
-    let closed = state.usage.closed_windows(id, WINDOWS).await?;
-    let days = state.usage.days(id, from, to).await?;
+    let closed = state.usage.store().closed_windows(id, WINDOWS).await?;
+    let days = state.usage.store().days(id, from, to).await?;
     let (current, over) =
         usage.at(entitlement.allowance.anchor, now).map_err(|error| Problem::internal(&error))?;
     // One that is over may not have been closed yet, or have been closed between the two reads.

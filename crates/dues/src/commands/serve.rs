@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
-use dues_api::{AppState, clock::SystemClock, readiness::Probe, snapshot::Snapshot, upkeep};
+use dues_api::{
+    AppState, clock::SystemClock, counters::Counters, readiness::Probe, snapshot::Snapshot, upkeep,
+};
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_keeper::Keeper;
@@ -131,17 +133,18 @@ async fn serve(
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
         tracing::info!(address = %listener.local_addr()?, "the API listens");
         let snapshot = Snapshot::new(store.clone(), grants, config.server.snapshot_accounts);
+        let counters = Counters::new(usage.clone(), config.server.snapshot_accounts);
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
-            usage: usage.clone(),
+            usage: counters.clone(),
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),
         };
         let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());
         tasks.spawn(async move {
-            let _following = snapshot.follow();
+            let _following = (snapshot.follow(), counters.follow(Arc::new(SystemClock)));
             Ok(serving.await?)
         });
     }

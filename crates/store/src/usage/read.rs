@@ -1,7 +1,11 @@
 //! Reading what was used, without any lock.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use dues_domain::{calendar::Span, ids::AccountId, usage::Usage};
+
+use uuid::Uuid;
 
 use super::{UsageStore, rows::WindowRow};
 use crate::{StoreError, convert};
@@ -48,7 +52,17 @@ impl UsageStore {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Inconsistent`].
     pub async fn usage(&self, account: AccountId, now: DateTime<Utc>) -> Result<Usage, StoreError> {
-        let row = sqlx::query!(
+        let usages = self.usages(&[account], now).await?;
+        Ok(usages.first().copied().unwrap_or(Usage::NONE))
+    }
+
+    /// The same of each of `accounts`, in their order.
+    ///
+    /// # Errors
+    /// As [`usage`](Self::usage).
+    pub async fn usages(&self, accounts: &[AccountId], now: DateTime<Utc>) -> Result<Vec<Usage>, StoreError> {
+        let ids: Vec<Uuid> = accounts.iter().map(|account| account.as_uuid()).collect();
+        let rows = sqlx::query!(
             r#"SELECT w.account_id, w.started_at, w.ended_at, w.requests_used, w.tokens_used, w.requests_reserved,
                       w.tokens_reserved, w.requests_excess, w.tokens_excess, w.requests_included, w.tokens_included,
                       w.hold_expires_at, coalesce(over.requests, 0) AS "over_requests!",
@@ -58,28 +72,31 @@ impl UsageStore {
                    SELECT sum(r.requests) AS requests, sum(r.tokens) AS tokens FROM usage.reservations r
                    WHERE r.account_id = w.account_id AND r.state = 'held' AND r.expires_at <= $2
                ) AS over ON w.hold_expires_at <= $2
-               WHERE w.account_id = $1"#,
-            account.as_uuid(),
+               WHERE w.account_id = ANY ($1)"#,
+            &ids,
             now,
         )
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await?;
-        let Some(row) = row else { return Ok(Usage::NONE) };
-        let window = WindowRow {
-            account_id: row.account_id,
-            started_at: row.started_at,
-            ended_at: row.ended_at,
-            requests_used: row.requests_used,
-            tokens_used: row.tokens_used,
-            requests_reserved: row.requests_reserved.saturating_sub(row.over_requests),
-            tokens_reserved: row.tokens_reserved.saturating_sub(row.over_tokens),
-            requests_excess: row.requests_excess,
-            tokens_excess: row.tokens_excess,
-            requests_included: row.requests_included,
-            tokens_included: row.tokens_included,
-            hold_expires_at: row.hold_expires_at,
-        };
-        window.usage()
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let window = WindowRow {
+                account_id: row.account_id,
+                started_at: row.started_at,
+                ended_at: row.ended_at,
+                requests_used: row.requests_used,
+                tokens_used: row.tokens_used,
+                requests_reserved: row.requests_reserved.saturating_sub(row.over_requests),
+                tokens_reserved: row.tokens_reserved.saturating_sub(row.over_tokens),
+                requests_excess: row.requests_excess,
+                tokens_excess: row.tokens_excess,
+                requests_included: row.requests_included,
+                tokens_included: row.tokens_included,
+                hold_expires_at: row.hold_expires_at,
+            };
+            found.insert(window.account_id, window.usage()?);
+        }
+        Ok(ids.iter().map(|id| found.get(id).copied().unwrap_or(Usage::NONE)).collect())
     }
 
     /// The newest `limit` windows of `account` that were closed, newest first. The last one that ran may be over without
