@@ -18,6 +18,7 @@ use utoipa::{
     tags(
         (name = "accounts", description = "The platform's users and their wallets"),
         (name = "entitlements", description = "What an account may do right now, and why"),
+        (name = "relay", description = "What payers signed, sent for them: they need no ether"),
         (name = "health", description = "For orchestrators and monitors"),
     ),
     modifiers(&ApiKeyScheme),
@@ -31,7 +32,9 @@ impl Modify for ApiKeyScheme {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("dues_sk_…")
-            .description(Some("An API key. Scopes: `accounts:read`, `accounts:write`, `entitlements:read`."))
+            .description(Some(
+                "An API key. Scopes: `accounts:read`, `accounts:write`, `entitlements:read`, `relay:write`.",
+            ))
             .build();
         document
             .components

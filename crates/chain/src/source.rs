@@ -14,7 +14,8 @@
 //! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
-//! * `views`: storage and receipts; `charging`: simulations, gas, and what is sent.
+//! * `views`: storage and receipts; `charging`: simulations, gas, and what is sent; `relaying`: the same of what payers
+//!   signed.
 
 mod adaptive;
 mod charging;
@@ -22,6 +23,7 @@ mod endpoint;
 mod endpoints;
 mod failure;
 mod health;
+mod relaying;
 mod telemetry;
 mod transport;
 mod verify;
@@ -51,6 +53,7 @@ use tokio::time::{Instant, sleep_until};
 use self::{adaptive::Adaptive, endpoint::Endpoint, failure::Failure, verify::HashRule};
 
 pub use charging::{GasPrices, Inclusion, Means, Sent, Simulated, batch_call};
+pub use relaying::intent_call;
 pub use views::{ContractPlan, ContractSubscription, Receipt, TokenTransfer};
 
 /// How a caller names a block.

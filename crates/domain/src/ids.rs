@@ -70,6 +70,10 @@ uuid_id!(
     /// An API key (the record, not the secret).
     ApiKeyId
 );
+uuid_id!(
+    /// A signed intent that the relay was given.
+    RelayIntentId
+);
 
 impl AccountId {
     /// The `bytes32` that a subscription carries on chain to name this account: the UUID, left-padded with zeros.

@@ -17,11 +17,14 @@ pub enum Scope {
     AccountsWrite,
     /// Ask what an account may do.
     EntitlementsRead,
+    /// Have signed intents sent, and see what became of them.
+    RelayWrite,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead];
+    pub const ALL: [Self; 4] =
+        [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead, Self::RelayWrite];
 
     /// The scope as it is spelled.
     #[must_use]
@@ -30,6 +33,7 @@ impl Scope {
             Self::AccountsRead => "accounts:read",
             Self::AccountsWrite => "accounts:write",
             Self::EntitlementsRead => "entitlements:read",
+            Self::RelayWrite => "relay:write",
         }
     }
 }
@@ -42,7 +46,7 @@ impl fmt::Display for Scope {
 
 /// A text that names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a scope is one of accounts:read, accounts:write, entitlements:read")]
+#[error("a scope is one of accounts:read, accounts:write, entitlements:read, relay:write")]
 pub struct UnknownScope;
 
 impl FromStr for Scope {

@@ -22,6 +22,7 @@ mod error;
 mod exclusive;
 pub mod keeper;
 pub mod mirror;
+pub mod relay;
 mod transactions;
 mod wallets;
 

@@ -23,7 +23,7 @@ pub(crate) struct Create {
     /// What the key is for.
     #[arg(long)]
     name: String,
-    /// What it may do: accounts:read, accounts:write, entitlements:read. May be repeated.
+    /// What it may do: accounts:read, accounts:write, entitlements:read, relay:write. May be repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
     scopes: Vec<Scope>,
     /// After how many days it ends by itself; never by default.
