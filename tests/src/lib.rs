@@ -35,7 +35,8 @@ pub use chain::{Chain, Permit, SignedTx, Token, event};
 pub use database::Database;
 pub use fault_proxy::{Counters, Fault, FaultProxy, Faults};
 pub use keeper::{
-    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, signer,
+    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, relay_limits,
+    signer,
 };
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
     http::request::Parts,
 };
-use dues_domain::ids::AccountId;
+use dues_domain::ids::{AccountId, RelayIntentId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -42,6 +42,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 pub(crate) struct AccountPath(pub(crate) AccountId);
 
 impl<S: Send + Sync> FromRequestParts<S> for AccountPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id): Path<String> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        id.parse().map(Self).map_err(|_| Problem::new(Code::InvalidId))
+    }
+}
+
+/// The id of a signed intent in the path.
+#[derive(Debug)]
+pub(crate) struct RelayPath(pub(crate) RelayIntentId);
+
+impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {

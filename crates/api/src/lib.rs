@@ -14,6 +14,7 @@ mod middleware;
 pub mod openapi;
 pub mod problem;
 pub mod readiness;
+pub mod relay;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{clock::Clock, endpoints as e, readiness::Probe};
+use crate::{clock::Clock, endpoints as e, readiness::Probe, relay::Relay};
 
 /// How long requests that are under way may take after the order to stop.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
+    /// What signed intents are taken; `None` for none.
+    pub relay: Option<Relay>,
 }
 
 /// Every endpoint, in one list.
@@ -54,6 +57,8 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
         .routes(routes!(e::transactions_list::list_transactions))
+        .routes(routes!(e::relay_post::relay_intent))
+        .routes(routes!(e::relay_get::get_relayed))
         .routes(routes!(e::health::healthz))
         .routes(routes!(e::health::readyz))
 }

@@ -8,6 +8,7 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     readiness::Probe,
+    relay::Relay,
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
@@ -78,6 +79,7 @@ impl Server {
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(SystemClock),
             probes: Arc::from([probe]),
+            relay: options.relay.map(|limits| Relay { targets: vec![contracts.source], limits }),
         };
         let api = listener.local_addr()?;
         let serving = tokio::spawn({
@@ -100,6 +102,7 @@ impl Server {
                     token: contracts.token,
                     poll_interval: KEEPER_INTERVAL,
                     limits,
+                    relay: options.relay,
                 };
                 let signer = KeeperSigner::from_private_key(&KEEPER_KEY.into())?;
                 let keeper = Keeper::new(store, keeper_rpc, config, signer);

@@ -1,6 +1,7 @@
 //! The configuration: `dues.toml` with its defaults, and the environment.
 
 mod keeper;
+mod relay;
 mod sections;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use ::config::{Environment, File, FileFormat};
 use alloy_primitives::Address;
 use anyhow::{Context as _, bail};
+use dues_api::relay::Relay;
 use dues_chain::{deploy::contract_address, source::Endpoints};
 use dues_domain::{
     calendar::{Interval, IntervalUnit},
@@ -20,6 +22,7 @@ use dues_domain::{
     chain::ChainSource,
     ids::PlanKey,
     money::{Asset, BaseUnits, Money},
+    relay::RelayLimits,
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_store::{Store, mirror::MirrorScope};
@@ -43,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) log: LogSection,
     pub(crate) metrics: MetricsSection,
     pub(crate) keeper: KeeperSettings,
+    /// How much is relayed; `None` for nothing.
+    pub(crate) relay: Option<RelayLimits>,
     pub(crate) chains: BTreeMap<String, Chain>,
     pub(crate) asset: Asset,
     pub(crate) catalogue: Catalogue,
@@ -145,7 +150,8 @@ impl Config {
             faults.add("database.max_connections: at least 1 is needed");
         }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
-        let keeper = KeeperSettings::check(root.keeper, &mut faults);
+        let relay = relay::check(&root.relay, &mut faults);
+        let keeper = KeeperSettings::check(root.keeper, relay, &mut faults);
         let mut chains = BTreeMap::new();
         let mut sources = HashMap::new();
         for (name, section) in root.chains {
@@ -165,13 +171,19 @@ impl Config {
         let catalogue = catalogue.context("the catalogue is not valid")?;
         let keeper = keeper.context("the keeper's settings are not valid")?;
         let (server, database, log, metrics) = (root.server, root.database, root.log, root.metrics);
-        Ok(Self { server, database, log, metrics, keeper, chains, asset, catalogue })
+        Ok(Self { server, database, log, metrics, keeper, relay, chains, asset, catalogue })
     }
 
     /// The chains on which a payment gives access only once its block is final.
     pub(crate) fn grants_once_final(&self) -> HashSet<ChainSource> {
         let chains = self.chains.values().filter(|chain| chain.grant == GrantSetting::Final);
         chains.map(|chain| chain.indexer.source).collect()
+    }
+
+    /// What signed intents the API takes; `None` for none.
+    pub(crate) fn relay(&self) -> Option<Relay> {
+        let targets: Vec<_> = self.chains.values().map(|chain| chain.indexer.source).collect();
+        self.relay.filter(|_| !targets.is_empty()).map(|limits| Relay { targets, limits })
     }
 
     /// In one line.
@@ -435,6 +447,24 @@ mod tests {
             parse("[keeper]\nkeystore = \"a\"", &[("DUES__KEEPER__KEYSTORE_PASSWORD", "007")]).unwrap();
         assert!(config.keeper.has_signer() && !format!("{config:?}").contains("007"));
         assert!(!parse("", &[]).unwrap().keeper.has_signer());
+    }
+
+    #[test]
+    fn what_is_relayed_is_limited_and_can_be_nothing() {
+        let rpc = ("DUES__CHAINS__BASE__RPC_URL", "http://127.0.0.1:8545");
+        let config = parse(CHAIN, &[rpc]).unwrap();
+        let relay = config.relay().unwrap();
+        assert_eq!(relay.targets, [config.chains["base"].indexer.source]);
+        assert_eq!(config.keeper.config(&config.chains["base"]).relay, Some(relay.limits));
+        let off = parse(&format!("{CHAIN}[relay]\nenabled = false\n"), &[rpc]).unwrap();
+        assert!(off.relay().is_none() && off.keeper.config(&off.chains["base"]).relay.is_none());
+        assert!(parse("", &[]).unwrap().relay().is_none(), "there is no chain");
+        let text = "[relay]\nper_account_per_day = 0\nmax_gas_per_intent = 30_000_000\n";
+        let error = format!("{:#}", parse(text, &[]).unwrap_err());
+        assert!(
+            error.contains("relay.per_account_per_day") && error.contains("relay.gas_budget_per_day"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         block_time: args.block_time,
         finality_depth: args.finality_depth,
         keeper: Some(config.keeper.limits),
+        relay: config.relay,
     };
     let devnet = tokio::select! {
         devnet = Devnet::up(options) => devnet?,

@@ -69,6 +69,7 @@ async fn serve(
     let mut tasks = JoinSet::new();
     let mut probes = Vec::new();
     let grants = dues_indexer::grants(config.grants_once_final());
+    let relay = config.relay();
     // Before anything that counts.
     if let Some(listen) = config.metrics.listen {
         tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
@@ -105,6 +106,7 @@ async fn serve(
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),
+            relay,
         };
         let shutdown = shutdown.clone();
         tasks.spawn(async move { Ok(dues_api::serve(listener, dues_api::router(state), shutdown).await?) });

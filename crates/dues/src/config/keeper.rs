@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use chrono::TimeDelta;
-use dues_domain::{dunning::RetrySchedule, money::BaseUnits};
+use dues_domain::{dunning::RetrySchedule, money::BaseUnits, relay::RelayLimits};
 use dues_keeper::{BatchLimits, FeeLimits, KeeperConfig, KeeperLimits, KeeperSigner};
 use rust_decimal::Decimal;
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ const GWEI: u8 = 9;
 #[derive(Debug, Clone)]
 pub(crate) struct KeeperSettings {
     pub(crate) limits: KeeperLimits,
+    relay: Option<RelayLimits>,
     key: Option<Key>,
 }
 
@@ -35,7 +36,11 @@ enum Password {
 }
 
 impl KeeperSettings {
-    pub(super) fn check(section: KeeperSection, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn check(
+        section: KeeperSection,
+        relay: Option<RelayLimits>,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         let passwords = (section.keystore_password, section.keystore_password_file);
         let key = match (section.private_key, section.keystore, passwords) {
             (None, None, _) => None,
@@ -99,6 +104,7 @@ impl KeeperSettings {
                 low_balance_charges: section.low_balance_charges,
                 runway_interval: TimeDelta::hours(section.means_every_hours.into()),
             },
+            relay,
             key,
         })
     }
@@ -141,6 +147,7 @@ impl KeeperSettings {
             token: chain.token,
             poll_interval: chain.indexer.poll_interval,
             limits,
+            relay: self.relay,
         }
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct Root {
     #[serde(default)]
     pub(super) metrics: MetricsSection,
     pub(super) keeper: KeeperSection,
+    pub(super) relay: RelaySection,
     #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
@@ -103,6 +104,16 @@ pub(super) struct KeeperSection {
     pub(super) retry_jitter_percent: u8,
     pub(super) low_balance_charges: u64,
     pub(super) means_every_hours: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RelaySection {
+    pub(super) enabled: bool,
+    pub(super) per_account_per_day: u32,
+    pub(super) gas_budget_per_day: u64,
+    pub(super) max_gas_per_intent: u64,
+    pub(super) longest_wait_minutes: u32,
 }
 
 /// When a payment on a chain gives access.
