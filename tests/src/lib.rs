@@ -25,6 +25,7 @@ pub mod history;
 mod intents;
 mod keeper;
 mod ledger;
+mod relay;
 mod reorg;
 mod stack;
 mod wait;

@@ -37,6 +37,7 @@ use dues_chain::source::{GasPrices, RpcSource, WakeUps};
 use dues_domain::{
     chain::{BlockHeader, ChainSource, ChargeFailure, OnchainSubscriptionId},
     dunning::RetrySchedule,
+    ids::RelayIntentId,
     relay::RelayLimits,
 };
 use dues_store::{
@@ -175,6 +176,8 @@ struct Memory {
     /// The number of the highest head that was seen.
     head: u64,
     purse_looked_at: Option<Instant>,
+    /// How often a simulation of an intent failed.
+    faults: HashMap<RelayIntentId, u8>,
     due: Pace,
     means: Pace,
     /// Since when trouble was last said.

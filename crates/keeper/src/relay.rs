@@ -5,14 +5,15 @@
 //! was sent, for the day's budget and for its account.
 
 use alloy::primitives::{Bytes, U256};
-use dues_chain::source::intent_call;
+use dues_chain::source::{SourceError, intent_call};
 use dues_domain::{
     chain::BlockHeader,
+    ids::RelayIntentId,
     relay::{RelayLimits, RelayRefusal},
 };
 use dues_store::keeper::{KeeperLead, QueuedIntent};
 
-use crate::{HeldBack, Keeper, KeeperError, Round, flight::Flight, sending::Work};
+use crate::{HeldBack, Keeper, KeeperError, Round, error::chain, flight::Flight, sending::Work};
 
 /// Transactions with intents that wait for a block, beside those with charges: neither waits for the other. Nodes keep 16
 /// of one account, by default.
@@ -22,6 +23,18 @@ const PER_ROUND: usize = 32;
 /// What is added to an estimate, in parts of it and in gas: the chain may have moved on when it is in a block.
 const MARGIN_PART: u64 = 4;
 const MARGIN: u64 = 20_000;
+/// How often a simulation may fail, which is no answer, before that is taken for one.
+const MOST_FAULTS: u8 = 3;
+
+/// What to do after one intent.
+enum Next {
+    /// Look at the next one.
+    GoOn,
+    /// The same, and at this one again in the next round.
+    LookAgain,
+    /// None of them can be sent now.
+    Wait,
+}
 
 impl Keeper {
     /// Sends what waits to be sent and goes through, and says why of the rest.
@@ -47,18 +60,26 @@ impl Keeper {
                 break;
             }
             looked_at = looked_at.saturating_add(queued.len());
+            let mut again = true;
             for queued in queued {
-                if !self.relay_one(lead, head, limits, queued, flight, round).await? {
-                    self.telemetry.relay_queued(lead.count_queued_intents().await?);
-                    return Ok(());
+                match self.relay_one(lead, head, limits, queued, flight, round).await? {
+                    Next::GoOn => {}
+                    Next::LookAgain => again = false,
+                    Next::Wait => {
+                        again = false;
+                        break;
+                    }
                 }
+            }
+            if !again {
+                break;
             }
         }
         self.telemetry.relay_queued(lead.count_queued_intents().await?);
         Ok(())
     }
 
-    /// Sends one intent, or notes why not; gives whether the next one has a chance.
+    /// Sends one intent, or notes why not.
     async fn relay_one(
         &mut self,
         lead: &mut KeeperLead,
@@ -67,12 +88,22 @@ impl Keeper {
         queued: QueuedIntent,
         flight: &mut Flight,
         round: &mut Round,
-    ) -> Result<bool, KeeperError> {
+    ) -> Result<Next, KeeperError> {
         let QueuedIntent { id, payer, intent, consent, permit } = queued;
         let call = intent_call(payer, &intent, &consent, permit.as_ref());
-        let gas_limit = match self.gas_limit(head, limits, call.clone()).await? {
-            Ok(gas_limit) => gas_limit,
-            Err(refusal) => return self.refuse(lead, id, refusal).await,
+        let gas_limit = match self.gas_limit(head, limits, call.clone()).await {
+            Ok(Ok(gas_limit)) => gas_limit,
+            Ok(Err(refusal)) => return self.refuse(lead, id, refusal).await,
+            // Whatever is wrong with this call, or with the node: charges do not wait for it, nor do other intents.
+            Err(error) => {
+                let faults = self.memory.faults.entry(id).or_default();
+                *faults = faults.saturating_add(1);
+                tracing::warn!(%id, error = %chain(&error), "a simulation of an intent failed");
+                if *faults < MOST_FAULTS {
+                    return Ok(Next::LookAgain);
+                }
+                return self.refuse(lead, id, RelayRefusal::Reverted).await;
+            }
         };
         let spent = lead.relay_gas_spent().await?;
         if spent.saturating_add(gas_limit) > limits.gas_budget_per_day {
@@ -86,14 +117,14 @@ impl Keeper {
         self.mind_the_cap(fees.is_none(), &prices, 1);
         let Some(fees) = fees else {
             round.held_back = Some(HeldBack::FeeAboveCap);
-            return Ok(false);
+            return Ok(Next::Wait);
         };
         let balance = self.rpc.native_balance(self.signer.address()).await?;
         let cost = U256::from(gas_limit).saturating_mul(U256::from(fees.max_fee));
         if balance < flight.cost().saturating_add(cost) {
             self.say_low(balance, 0, 1);
             round.held_back = Some(HeldBack::Purse);
-            return Ok(false);
+            return Ok(Next::Wait);
         }
         let work = Work { onchain_ids: Vec::new(), relay: Some(id), call };
         let transaction = self.sign(flight.next_nonce(), 0, work, gas_limit, fees, head)?;
@@ -106,7 +137,8 @@ impl Keeper {
         self.send(&transaction).await?;
         flight.add(transaction);
         round.sent = round.sent.saturating_add(1);
-        Ok(true)
+        self.memory.faults.remove(&id);
+        Ok(Next::GoOn)
     }
 
     /// How much gas a call is given, or why it is not sent.
@@ -115,7 +147,7 @@ impl Keeper {
         head: &BlockHeader,
         limits: RelayLimits,
         call: Bytes,
-    ) -> Result<Result<u64, RelayRefusal>, KeeperError> {
+    ) -> Result<Result<u64, RelayRefusal>, SourceError> {
         let most = limits.max_gas_per_intent;
         if let Some(refusal) = self.rpc.refuses(head.block, call.clone(), most).await? {
             return Ok(Err(refusal));
@@ -125,15 +157,16 @@ impl Keeper {
     }
 
     async fn refuse(
-        &self,
+        &mut self,
         lead: &mut KeeperLead,
-        id: dues_domain::ids::RelayIntentId,
+        id: RelayIntentId,
         refusal: RelayRefusal,
-    ) -> Result<bool, KeeperError> {
+    ) -> Result<Next, KeeperError> {
         lead.refuse_intent(id, refusal).await?;
+        self.memory.faults.remove(&id);
         self.telemetry.relay_refused(refusal);
         tracing::info!(%id, reason = refusal.as_str(), "an intent is refused");
-        Ok(true)
+        Ok(Next::GoOn)
     }
 }
 

@@ -318,42 +318,29 @@ impl RpcSource {
         gas: Option<u64>,
         call: &C,
     ) -> Result<Result<C::Return, Bytes>, SourceError> {
-        match self.carry_out_input(at, gas, call.abi_encode().into()).await? {
-            Ok(answer) => C::abi_decode_returns(&answer).map(Ok).map_err(|_| NOT_OURS),
-            Err(data) => Ok(Err(data)),
-        }
-    }
-
-    /// The same for a call that is encoded already.
-    pub(super) async fn carry_out_input(
-        &self,
-        at: BlockRef,
-        gas: Option<u64>,
-        input: Bytes,
-    ) -> Result<Result<Bytes, Bytes>, SourceError> {
+        let input = TransactionInput::new(call.abi_encode().into());
         let to = Some(self.shared.source.contract.into());
-        let input = TransactionInput::new(input);
         let request = &TransactionRequest { to, input, gas, ..Default::default() };
         let ask = |endpoint: Arc<Endpoint>| async move {
             match endpoint.answer::<_, Bytes>("eth_call", (request, BlockId::hash(at.hash))).await? {
                 Ok(answer) => Ok(Ok(answer)),
-                Err(refusal) => refusal.into_revert("eth_call").map(Err),
+                // Without revert data it may be anything, a block that the node does not have for one.
+                Err(refusal) => match refusal.revert_data {
+                    Some(data) => Ok(Err(data)),
+                    None if ["revert", "out of gas", "OutOfGas"]
+                        .iter()
+                        .any(|words| refusal.reason.contains(words)) =>
+                    {
+                        Ok(Err(Bytes::new()))
+                    }
+                    None => Err(Failure::Broken { method: "eth_call", reason: refusal.reason.into_owned() }),
+                },
             }
         };
-        self.read(Prefer::Current, ask).await.map(|(_, answer)| answer)
-    }
-}
-
-impl Refusal {
-    /// What the contract reverts with; nothing where it ran out of gas.
-    pub(super) fn into_revert(self, method: &'static str) -> Result<Bytes, Failure> {
-        match self.revert_data {
-            Some(data) => Ok(data),
-            None if ["revert", "out of gas", "OutOfGas"].iter().any(|words| self.reason.contains(words)) => {
-                Ok(Bytes::new())
-            }
-            // Without revert data it may be anything, a block that the node does not have for one.
-            None => Err(Failure::Broken { method, reason: self.reason.into_owned() }),
+        let (_, answer) = self.read(Prefer::Current, ask).await?;
+        match answer {
+            Ok(answer) => C::abi_decode_returns(&answer).map(Ok).map_err(|_| NOT_OURS),
+            Err(data) => Ok(Err(data)),
         }
     }
 }

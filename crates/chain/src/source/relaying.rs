@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alloy::{
+    eips::BlockId,
     primitives::{
         Address, Bytes, U64, U256,
         aliases::{U48, U160},
@@ -15,7 +16,7 @@ use dues_domain::{
     relay::{Consent, Intent, Permit, RelayRefusal},
 };
 
-use super::{Endpoint, Prefer, RpcSource, SourceError};
+use super::{Endpoint, Prefer, RpcSource, SourceError, charging::Refusal};
 use crate::contract::{Dues, IDues, charge_failure};
 
 impl RpcSource {
@@ -29,8 +30,14 @@ impl RpcSource {
         call: Bytes,
         gas: u64,
     ) -> Result<Option<RelayRefusal>, SourceError> {
-        let answer = self.carry_out_input(at, Some(gas), call).await?;
-        Ok(answer.err().map(|data| refusal(&data)))
+        let to = Some(self.shared.source.contract.into());
+        let input = TransactionInput::new(call);
+        let request = &TransactionRequest { to, input, gas: Some(gas), ..Default::default() };
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            endpoint.answer::<_, Bytes>("eth_call", (request, BlockId::hash(at.hash))).await
+        };
+        let (_, answer) = self.read(Prefer::Current, ask).await?;
+        answer.err().map(refusal).transpose()
     }
 
     /// How much gas a transaction of `from` with `call` needs now, or why the contract would not take it with `most`.
@@ -43,23 +50,31 @@ impl RpcSource {
         call: Bytes,
         most: u64,
     ) -> Result<Result<u64, RelayRefusal>, SourceError> {
-        const METHOD: &str = "eth_estimateGas";
         let to = Some(self.shared.source.contract.into());
         let input = TransactionInput::new(call);
         let request =
             &TransactionRequest { from: Some(from), to, input, gas: Some(most), ..Default::default() };
         let ask = |endpoint: Arc<Endpoint>| async move {
-            match endpoint.answer::<_, U64>(METHOD, (request,)).await? {
-                Ok(gas) => Ok(Ok(gas.to::<u64>())),
-                // geth's words where the limit is too low: `gas required exceeds allowance (500000)`.
-                Err(limit) if limit.revert_data.is_none() && limit.reason.contains("exceeds allowance") => {
-                    Ok(Err(RelayRefusal::GasAboveLimit))
-                }
-                Err(other) => other.into_revert(METHOD).map(|data| Err(refusal(&data))),
-            }
+            endpoint.answer::<_, U64>("eth_estimateGas", (request,)).await
         };
         let (_, answer) = self.read(Prefer::Current, ask).await?;
-        Ok(answer.and_then(|gas| if gas > most { Err(RelayRefusal::GasAboveLimit) } else { Ok(gas) }))
+        match answer {
+            Ok(gas) if gas.to::<u64>() > most => Ok(Err(RelayRefusal::GasAboveLimit)),
+            Ok(gas) => Ok(Ok(gas.to())),
+            Err(other) => refusal(other).map(Err),
+        }
+    }
+}
+
+/// What a node means that does not carry a call out. A word that is not known says nothing about the node, which has
+/// answered; and it must not be able to keep other nodes busy, or charges waiting: whoever signs makes these calls.
+fn refusal(refusal: Refusal) -> Result<RelayRefusal, SourceError> {
+    match refusal.revert_data {
+        Some(data) => Ok(reverted(&data)),
+        // "out of gas", "gas required exceeds allowance", "intrinsic gas too low", and whatever else they call it.
+        None if refusal.reason.to_lowercase().contains("gas") => Ok(RelayRefusal::GasAboveLimit),
+        None if refusal.reason.contains("revert") => Ok(RelayRefusal::Reverted),
+        None => Err(SourceError::Inconsistent("what is said of a call is neither a result nor a reason")),
     }
 }
 
@@ -123,7 +138,7 @@ fn permit_call(owner: Address, plan: u32, permit: &Permit) -> Vec<u8> {
 }
 
 /// What the contract means by an error.
-fn refusal(data: &[u8]) -> RelayRefusal {
+fn reverted(data: &[u8]) -> RelayRefusal {
     use Dues::DuesErrors as E;
     // It has a word for every reason but one.
     if data.is_empty() {
@@ -228,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_the_contract_reverts_with_has_a_word() {
-        let is = |data: Vec<u8>, expected| assert_eq!(refusal(&data), expected);
+        let is = |data: Vec<u8>, expected| assert_eq!(reverted(&data), expected);
         let id = U256::ONE;
         is(Dues::NonceSpent { payer: PAYER, nonce: id }.abi_encode(), RelayRefusal::NonceSpent);
         is(Dues::InvalidSignature { payer: PAYER }.abi_encode(), RelayRefusal::InvalidSignature);
@@ -241,5 +256,13 @@ mod tests {
         is(Dues::NotMerchant { planId: 1, caller: PAYER }.abi_encode(), RelayRefusal::Reverted);
         is(Vec::new(), RelayRefusal::GasAboveLimit);
         is(vec![1, 2, 3, 4, 5], RelayRefusal::Reverted);
+        let said = |reason: &'static str| refusal(Refusal { reason: reason.into(), revert_data: None }).ok();
+        assert_eq!(
+            said("err: intrinsic gas too low: have 60000, want 70000"),
+            Some(RelayRefusal::GasAboveLimit)
+        );
+        assert_eq!(said("EVM error: OutOfGas"), Some(RelayRefusal::GasAboveLimit));
+        assert_eq!(said("execution reverted"), Some(RelayRefusal::Reverted));
+        assert_eq!(said("header not found"), None);
     }
 }
