@@ -6,7 +6,9 @@ use alloy_primitives::{B256, Bytes, U128, U256, hex};
 use chrono::{DateTime, Utc};
 use dues_domain::{
     chain::ChainSource,
-    relay::{CancelIntent, ChangeIntent, Consent, Intent, Permit, RelayLimits, SubscribeIntent},
+    relay::{
+        CancelIntent, ChangeIntent, Consent, Intent, Permit, RelayLimits, RelayRefusal, SubscribeIntent,
+    },
 };
 use dues_store::relay::RelayIntent;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -370,7 +372,7 @@ impl From<RelayIntent> for RelayBody {
             id: row.id.as_uuid(),
             account_id: row.account.as_uuid(),
             status: row.status.as_str(),
-            reason: row.refusal.map(|refusal| refusal.as_str()),
+            reason: row.refusal.map(RelayRefusal::as_str),
             chain_id: row.source.chain_id,
             contract: row.source.contract.to_string(),
             payer: row.payer.to_string(),

@@ -160,7 +160,8 @@ fn reverted(data: &[u8]) -> RelayRefusal {
         E::CreditExceedsPrice(_) => RelayRefusal::CreditExceedsPrice,
         E::AmountExceedsMax(_) => RelayRefusal::AmountExceedsMax,
         E::AlreadyEnded(_) => RelayRefusal::AlreadyEnded,
-        E::InsufficientGas(_) => RelayRefusal::GasAboveLimit,
+        // The second where a call of a `multicall` has run out of it.
+        E::InsufficientGas(_) | E::FailedCall(_) => RelayRefusal::GasAboveLimit,
         _ => RelayRefusal::Reverted,
     }
 }
