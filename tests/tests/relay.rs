@@ -249,6 +249,7 @@ async fn an_account_and_a_payer_have_so_many_a_day() {
         let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((86_000..=86_401).contains(&wait), "{wait}");
     };
+    stack.synced().await;
     let before = stack.ledger.digest().await;
     let body = stack.chain.relayed_subscribe(&payer, basic, account.reference, limit).await;
     over(stack.api.relay(&body).await, "one more");
@@ -308,6 +309,7 @@ async fn gas_is_spent_up_to_the_budget_and_an_intent_gets_no_more_than_it_may() 
         .execute(stack.ledger.pool())
         .await
         .unwrap();
+    stack.synced().await;
     let before = stack.ledger.digest().await;
     let answer = stack.api.relay(&body).await;
     answer.assert_problem("above the API's budget", 503, "relay_budget_spent");

@@ -37,7 +37,7 @@ impl RpcSource {
             endpoint.answer::<_, Bytes>("eth_call", (request, BlockId::hash(at.hash))).await
         };
         let (_, answer) = self.read(Prefer::Current, ask).await?;
-        answer.err().map(refusal).transpose()
+        answer.err().map(|said| refusal(&said)).transpose()
     }
 
     /// How much gas a transaction of `from` with `call` needs now, or why the contract would not take it with `most`.
@@ -61,19 +61,20 @@ impl RpcSource {
         match answer {
             Ok(gas) if gas.to::<u64>() > most => Ok(Err(RelayRefusal::GasAboveLimit)),
             Ok(gas) => Ok(Ok(gas.to())),
-            Err(other) => refusal(other).map(Err),
+            Err(said) => refusal(&said).map(Err),
         }
     }
 }
 
 /// What a node means that does not carry a call out. A word that is not known says nothing about the node, which has
 /// answered; and it must not be able to keep other nodes busy, or charges waiting: whoever signs makes these calls.
-fn refusal(refusal: Refusal) -> Result<RelayRefusal, SourceError> {
-    match refusal.revert_data {
-        Some(data) => Ok(reverted(&data)),
-        // "out of gas", "gas required exceeds allowance", "intrinsic gas too low", and whatever else they call it.
-        None if refusal.reason.to_lowercase().contains("gas") => Ok(RelayRefusal::GasAboveLimit),
-        None if refusal.reason.contains("revert") => Ok(RelayRefusal::Reverted),
+fn refusal(refusal: &Refusal) -> Result<RelayRefusal, SourceError> {
+    let has = |words: &[&str]| words.iter().any(|word| refusal.reason.contains(word));
+    match &refusal.revert_data {
+        Some(data) => Ok(reverted(data)),
+        // "out of gas", "gas required exceeds allowance", "intrinsic gas too low", revm's `OutOfGas` and `MemoryOOG`.
+        None if has(&["gas", "Gas", "OOG"]) => Ok(RelayRefusal::GasAboveLimit),
+        None if has(&["revert", "EVM error"]) => Ok(RelayRefusal::Reverted),
         None => Err(SourceError::Inconsistent("what is said of a call is neither a result nor a reason")),
     }
 }
@@ -257,12 +258,13 @@ mod tests {
         is(Dues::NotMerchant { planId: 1, caller: PAYER }.abi_encode(), RelayRefusal::Reverted);
         is(Vec::new(), RelayRefusal::GasAboveLimit);
         is(vec![1, 2, 3, 4, 5], RelayRefusal::Reverted);
-        let said = |reason: &'static str| refusal(Refusal { reason: reason.into(), revert_data: None }).ok();
+        let said = |reason: &'static str| refusal(&Refusal { reason: reason.into(), revert_data: None }).ok();
         assert_eq!(
             said("err: intrinsic gas too low: have 60000, want 70000"),
             Some(RelayRefusal::GasAboveLimit)
         );
         assert_eq!(said("EVM error: OutOfGas"), Some(RelayRefusal::GasAboveLimit));
+        assert_eq!(said("error -32603: EVM error MemoryOOG"), Some(RelayRefusal::GasAboveLimit));
         assert_eq!(said("execution reverted"), Some(RelayRefusal::Reverted));
         assert_eq!(said("header not found"), None);
     }
