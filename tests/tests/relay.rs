@@ -279,6 +279,62 @@ async fn an_account_and_a_payer_have_so_many_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_others_sign_in_a_payers_name_uses_up_their_limit_and_not_the_payers() {
+    let stack = Stack::start().await;
+    let (account, victim) = penniless(&stack, 1).await;
+    let (other, _) = penniless(&stack, 2).await;
+    let stranger = stack.chain.wallet(3).await;
+    let basic = stack.plan("basic-month").onchain_id;
+    let keeper = keeper(&stack, keeper_config(&stack)).await;
+    for nonce in 0..relay_limits().per_account_per_day.into() {
+        let mut forged = stack.chain.relayed_subscribe(&stranger, basic, other.reference, nonce).await;
+        forged["intent"]["payer"] = json!(victim.address());
+        refused(&stack, &forged, "invalid_signature").await;
+    }
+    let more = stack.chain.relayed_subscribe(&stranger, basic, other.reference, 9).await;
+    stack.api.relay(&more).await.assert_problem("one more", 429, "relay_limit_reached");
+    stack.relay(&subscribe(&stack, &victim, account, "basic-month", 0).await).await;
+    stack.tier_becomes(account.id, "basic").await;
+    keeper.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_refuses_a_row_that_says_two_things() {
+    let stack = Stack::start().await;
+    let (account, payer) = penniless(&stack, 1).await;
+    let body = subscribe(&stack, &payer, account, "basic-month", 0).await;
+    assert_eq!(stack.api.relay_and_go(&body).await.status, 202);
+    for (change, constraint) in [
+        ("status = 'sent'", "relay_intents_status_known"),
+        ("status = 'refused'", "relay_intents_reason_if_refused"),
+        ("reason = 'balance'", "relay_intents_reason_if_refused"),
+        ("signature = NULL", "relay_intents_signature_kept"),
+        ("status = 'sending'", "relay_intents_sent"),
+        ("sent_at = now()", "relay_intents_sent"),
+        ("gas_used = 1", "relay_intents_in_a_block"),
+        (
+            "status = 'mined', sent_at = now(), tx_hash = decode(repeat('11', 32), 'hex'), gas_limit = 1",
+            "relay_intents_in_a_block",
+        ),
+        ("nonce = -1", "relay_intents_numbers"),
+        ("payer = decode('11', 'hex')", "relay_intents_widths"),
+        ("kind = 'call'", "relay_intents_kind_known"),
+        ("account_id = gen_random_uuid()", "relay_intents_account_id_fkey"),
+    ] {
+        let sql = sqlx::AssertSqlSafe(format!("UPDATE ledger.relay_intents SET {change}"));
+        let error = sqlx::query(sql).execute(stack.ledger.pool()).await.unwrap_err();
+        let refused_by = error.as_database_error().unwrap().constraint().unwrap_or_default().to_owned();
+        assert_eq!(refused_by, constraint, "{change}");
+    }
+    let twice = "INSERT INTO ledger.relay_intents (id, account_id, chain_id, contract, payer, kind, nonce, intent, signature,
+                                                   expires_at)
+                 SELECT gen_random_uuid(), account_id, chain_id, contract, payer, kind, nonce, intent, signature, expires_at
+                 FROM ledger.relay_intents";
+    let error = sqlx::query(twice).execute(stack.ledger.pool()).await.unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().constraint(), Some("relay_intents_nonce_once"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn gas_is_spent_up_to_the_budget_and_an_intent_gets_no_more_than_it_may() {
     let stack = Stack::start().await;
     let mut config = keeper_config(&stack);

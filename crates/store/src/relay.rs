@@ -318,7 +318,9 @@ async fn over_limit(
         Some(offset) => {
             sqlx::query_scalar!(
                 "SELECT created_at FROM ledger.relay_intents
-             WHERE (account_id = $1 OR payer = $2) AND created_at > now() - interval '24 hours'
+             -- What somebody else has signed in a payer's name is not the payer's doing.
+             WHERE (account_id = $1 OR payer = $2 AND reason IS DISTINCT FROM 'invalid_signature')
+               AND created_at > now() - interval '24 hours'
              ORDER BY created_at DESC OFFSET $3 LIMIT 1",
                 account.as_uuid(),
                 payer.as_slice(),
