@@ -5,7 +5,7 @@
 //! was sent, for the day's budget and for its account.
 
 use alloy::primitives::{Bytes, U256};
-use dues_chain::source::{SourceError, intent_call};
+use dues_chain::source::{BlockTag, SourceError, intent_call};
 use dues_domain::{
     chain::BlockHeader,
     ids::RelayIntentId,
@@ -60,9 +60,12 @@ impl Keeper {
                 break;
             }
             looked_at = looked_at.saturating_add(queued.len());
+            // One that is younger than they are: a payer may have topped up its wallet just before it handed in.
+            let newer = self.rpc.header(BlockTag::Latest).await?;
+            let head = newer.filter(|newer| newer.block.number >= head.block.number).unwrap_or(*head);
             let mut again = true;
             for queued in queued {
-                match self.relay_one(lead, head, limits, queued, flight, round).await? {
+                match self.relay_one(lead, &head, limits, queued, flight, round).await? {
                     Next::GoOn => {}
                     Next::LookAgain => again = false,
                     Next::Wait => {
