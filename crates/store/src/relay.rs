@@ -1,7 +1,7 @@
 //! Signed intents on their way to the chain: the API puts them here, the keeper takes them (`keeper::relay`).
 
 use alloy_primitives::{Address, B256, U256};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use dues_domain::{
     chain::{BlockRef, ChainSource},
     ids::{AccountId, RelayIntentId},
@@ -16,8 +16,6 @@ use crate::{Store, StoreError, convert};
 
 /// Where new intents are told of.
 const CHANNEL: &str = "dues_relay";
-/// Over how long limits count.
-const WINDOW: TimeDelta = TimeDelta::hours(24);
 
 /// An intent to be relayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,13 +49,13 @@ pub enum Submitted {
     PlanNotSold,
     /// The account, or the payer, has had what it may have today.
     AccountLimit {
-        /// When it may have more.
-        until: DateTime<Utc>,
+        /// In how many seconds it may have more.
+        seconds: u64,
     },
     /// The gas for today is spent.
     BudgetSpent {
-        /// When there is more.
-        until: DateTime<Utc>,
+        /// In how many seconds there is more.
+        seconds: u64,
     },
 }
 
@@ -314,32 +312,25 @@ async fn over_limit(
     limits: &RelayLimits,
 ) -> Result<Option<Submitted>, StoreError> {
     // The one whose leaving the window makes room.
-    let in_the_way = match limits.per_account_per_day.checked_sub(1) {
-        Some(offset) => {
-            sqlx::query_scalar!(
-                "SELECT created_at FROM ledger.relay_intents
-             -- What somebody else has signed in a payer's name is not the payer's doing.
-             WHERE (account_id = $1 OR payer = $2 AND reason IS DISTINCT FROM 'invalid_signature')
-               AND created_at > now() - interval '24 hours'
-             ORDER BY created_at DESC OFFSET $3 LIMIT 1",
-                account.as_uuid(),
-                payer.as_slice(),
-                i64::from(offset),
-            )
-            .fetch_optional(&mut *tx)
-            .await?
-        }
-        None => Some(DateTime::<Utc>::MAX_UTC),
-    };
-    if let Some(since) = in_the_way {
-        let until = since.checked_add_signed(WINDOW).unwrap_or(since);
-        return Ok(Some(Submitted::AccountLimit { until }));
+    let in_the_way = sqlx::query_scalar!(
+        r#"SELECT ceil(extract(epoch FROM created_at + interval '24 hours' - now()))::bigint AS "seconds!"
+           FROM ledger.relay_intents
+           -- What somebody else has signed in a payer's name is not the payer's doing.
+           WHERE (account_id = $1 OR payer = $2 AND reason IS DISTINCT FROM 'invalid_signature')
+             AND created_at > now() - interval '24 hours'
+           ORDER BY created_at DESC OFFSET $3 LIMIT 1"#,
+        account.as_uuid(),
+        payer.as_slice(),
+        i64::from(limits.per_account_per_day.saturating_sub(1)),
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    if let Some(seconds) = in_the_way {
+        return Ok(Some(Submitted::AccountLimit { seconds: convert::unsigned(seconds)? }));
     }
     let spent = gas_spent(&mut *tx, chain_id).await?;
     if spent.gas >= limits.gas_budget_per_day {
-        let since = spent.oldest.unwrap_or(DateTime::<Utc>::MAX_UTC);
-        let until = since.checked_add_signed(WINDOW).unwrap_or(since);
-        return Ok(Some(Submitted::BudgetSpent { until }));
+        return Ok(Some(Submitted::BudgetSpent { seconds: spent.seconds }));
     }
     Ok(None)
 }
@@ -348,18 +339,20 @@ async fn over_limit(
 pub(crate) struct GasSpent {
     /// What was used, and of what is not in a block yet, what it may use.
     pub(crate) gas: u64,
-    oldest: Option<DateTime<Utc>>,
+    /// In how many seconds the oldest of it is not counted any more.
+    seconds: u64,
 }
 
 pub(crate) async fn gas_spent(connection: &mut PgConnection, chain_id: i64) -> Result<GasSpent, StoreError> {
     let row = sqlx::query!(
-        r#"SELECT coalesce(sum(coalesce(gas_used, gas_limit)), 0)::bigint AS "gas!", min(sent_at) AS oldest
+        r#"SELECT coalesce(sum(coalesce(gas_used, gas_limit)), 0)::bigint AS "gas!",
+                  coalesce(ceil(extract(epoch FROM min(sent_at) + interval '24 hours' - now())), 0)::bigint AS "seconds!"
            FROM ledger.relay_intents WHERE chain_id = $1 AND sent_at > now() - interval '24 hours'"#,
         chain_id,
     )
     .fetch_one(connection)
     .await?;
-    Ok(GasSpent { gas: convert::unsigned(row.gas)?, oldest: row.oldest })
+    Ok(GasSpent { gas: convert::unsigned(row.gas)?, seconds: convert::unsigned(row.seconds)? })
 }
 
 async fn read(connection: &mut PgConnection, id: RelayIntentId) -> Result<Option<RelayIntent>, StoreError> {
@@ -411,6 +404,7 @@ pub(crate) fn intent(json: serde_json::Value) -> Result<Intent, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
     use dues_domain::relay::CancelIntent;
 
     use super::*;

@@ -9,7 +9,6 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
 use dues_domain::relay::{Intent, RelayRefusal, RelayStatus};
 use dues_store::relay::{NewRelayIntent, RelayIntent, Submitted};
 use serde::Deserialize;
@@ -102,11 +101,11 @@ pub(crate) async fn relay_intent(
         Submitted::UnknownAccount => return Err(Code::AccountNotFound.into()),
         Submitted::UnknownSubscription => return Err(Code::SubscriptionNotFound.into()),
         Submitted::PlanNotSold => return Err(Code::PlanNotSold.into()),
-        Submitted::AccountLimit { until } => {
-            return Err(Problem::new(Code::RelayLimitReached).retry_after(seconds(until, now)));
+        Submitted::AccountLimit { seconds } => {
+            return Err(Problem::new(Code::RelayLimitReached).retry_after(seconds));
         }
-        Submitted::BudgetSpent { until } => {
-            return Err(Problem::new(Code::RelayBudgetSpent).retry_after(seconds(until, now)));
+        Submitted::BudgetSpent { seconds } => {
+            return Err(Problem::new(Code::RelayBudgetSpent).retry_after(seconds));
         }
     };
     let row = decided(&state, row, wait).await?;
@@ -153,11 +152,6 @@ fn preferred_wait(headers: &HeaderMap) -> Duration {
         .filter_map(|preference| preference.trim().strip_prefix("wait="))
         .filter_map(|seconds| seconds.trim().parse::<u64>().ok());
     wanted.next().map_or(WAIT, |seconds| Duration::from_secs(seconds.min(LONGEST_WAIT)))
-}
-
-fn seconds(until: DateTime<Utc>, now: DateTime<Utc>) -> u64 {
-    let left = until.signed_duration_since(now).num_seconds().clamp(0, 86_400);
-    u64::try_from(left).unwrap_or_default().saturating_add(1)
 }
 
 #[cfg(test)]
