@@ -26,6 +26,7 @@ pub mod history;
 mod intents;
 mod keeper;
 mod ledger;
+mod relay;
 mod reorg;
 mod server;
 mod stack;
@@ -37,7 +38,8 @@ pub use chain::{Chain, Permit, SignedTx, Token, event};
 pub use database::Database;
 pub use fault_proxy::{Counters, Fault, FaultProxy, Faults};
 pub use keeper::{
-    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, signer,
+    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, relay_limits,
+    signer,
 };
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use server::{ApiServer, MovableClock};

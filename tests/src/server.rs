@@ -96,6 +96,7 @@ impl ApiServer {
             snapshot: snapshot.clone(),
             catalogue: Arc::new(catalogue),
             clock: Arc::clone(&clock),
+            relay: None,
             probes: Arc::from([]),
         };
         let stop = CancellationToken::new();

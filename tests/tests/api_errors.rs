@@ -201,6 +201,108 @@ fn usage(cases: &mut Cases<'_>, account: Uuid) {
     }
 }
 
+/// What is wrong with signed intents before anybody simulates them.
+fn relay(cases: &mut Cases<'_>, account: Uuid) {
+    let (path, unknown) = ("/v1/relay", Uuid::now_v7());
+    for id in ["nobody", "1", "%00", &account.simple().to_string()] {
+        cases.get(&format!("/v1/relay/{id}"), 400, "invalid_id");
+    }
+    for id in [unknown, account, Uuid::nil()] {
+        cases.get(&format!("/v1/relay/{id}"), 404, "relay_not_found");
+    }
+    let named = |account: Uuid| format!("0x{:0>64}", account.simple().to_string());
+    let subscribe = json!({
+        "intent": {
+            "kind": "subscribe", "payer": Address::repeat_byte(5), "onchain_plan_id": 1, "reference": named(account),
+            "count": 0, "renews": true, "nonce": "0", "deadline": "99999999999",
+        },
+        "signature": format!("0x{}", "ab".repeat(65)),
+    });
+    let other = |kind: &str, fields: Value| {
+        let mut intent = fields;
+        intent["kind"] = json!(kind);
+        intent["nonce"] = json!("0");
+        intent["deadline"] = json!("99999999999");
+        json!({ "intent": intent, "signature": "0x" })
+    };
+    let change =
+        other("change", json!({ "onchain_id": 4000, "onchain_plan_id": 1, "count": 0, "max_amount": "0" }));
+    let cancel = other("cancel", json!({ "onchain_id": "4000", "at_once": true }));
+    cases.bodies(path, &subscribe);
+
+    let permit = |value: &str, signature: String| json!({ "kind": "eip2612", "value": value, "deadline": "1", "signature": signature });
+    let good = format!("0x{}1b", "ab".repeat(64));
+    let permit2 = json!({
+        "kind": "permit2", "value": "1", "expiration": "281474976710656", "nonce": "0", "signature_deadline": "1",
+        "signature": "0x",
+    });
+    let with = |body: &Value, pointer: &str, value: Value| {
+        let mut body = body.clone();
+        match body.pointer_mut(pointer) {
+            Some(old) => *old = value,
+            None => body[pointer.trim_start_matches('/')] = value,
+        }
+        body
+    };
+    let far = "9".repeat(78);
+    for (body, pointer, value, status, code) in [
+        (&subscribe, "/intent", json!({}), 422, "invalid_body"),
+        (&subscribe, "/intent", json!({ "kind": "call", "data": "0x" }), 422, "invalid_body"),
+        (&subscribe, "/intent/kind", json!("cancel"), 422, "invalid_body"),
+        (&subscribe, "/intent/payer", json!(5), 422, "invalid_body"),
+        (&subscribe, "/intent/payer", json!("0x12"), 400, "invalid_address"),
+        (&subscribe, "/intent/payer", json!(Address::ZERO), 400, "invalid_address"),
+        (&subscribe, "/intent/onchain_plan_id", json!(-1), 422, "invalid_body"),
+        (&subscribe, "/intent/onchain_plan_id", json!("4294967296"), 422, "invalid_body"),
+        (&subscribe, "/intent/onchain_plan_id", json!("4294967295"), 422, "plan_not_sold"),
+        (&subscribe, "/intent/onchain_plan_id", json!(0), 422, "plan_not_sold"),
+        (&subscribe, "/intent/reference", json!("0x12"), 422, "invalid_body"),
+        (&subscribe, "/intent/reference", json!(named(account)[2..]), 422, "invalid_body"),
+        (&subscribe, "/intent/reference", json!(named(unknown)), 404, "account_not_found"),
+        (&subscribe, "/intent/count", json!(65536), 422, "invalid_body"),
+        (&subscribe, "/intent/count", json!("1"), 422, "invalid_body"),
+        (&subscribe, "/intent/renews", json!("yes"), 422, "invalid_body"),
+        (&subscribe, "/intent/nonce", json!(1.5), 422, "invalid_body"),
+        (&subscribe, "/intent/nonce", json!("0x1"), 422, "invalid_body"),
+        (&subscribe, "/intent/nonce", json!(far), 422, "invalid_body"),
+        (&subscribe, "/intent/deadline", json!(null), 422, "invalid_body"),
+        (&subscribe, "/intent/deadline", json!("1"), 422, "intent_expired"),
+        (&subscribe, "/signature", json!("abab"), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!("0xab0"), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!("0xéé"), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!(format!("0x{}", "ab".repeat(4097))), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!(null), 422, "invalid_body"),
+        (&subscribe, "/permit", json!({}), 422, "invalid_body"),
+        (&subscribe, "/permit", permit("1", "0x".into()), 422, "malformed_signature"),
+        (&subscribe, "/permit", permit("1", format!("0x{}05", "ab".repeat(64))), 422, "malformed_signature"),
+        (&subscribe, "/permit", permit("-1", good.clone()), 422, "invalid_body"),
+        (&subscribe, "/permit", permit2, 422, "invalid_body"),
+        (&subscribe, "/chain_id", json!(1), 422, "unknown_chain"),
+        (&subscribe, "/chain_id", json!("31337"), 422, "invalid_body"),
+        (&subscribe, "/contract", json!(Address::repeat_byte(1)), 422, "unknown_chain"),
+        (&subscribe, "/contract", json!("0x1"), 400, "invalid_address"),
+        (&subscribe, "/to", json!(Address::repeat_byte(1)), 422, "invalid_body"),
+        (&subscribe, "/data", json!("0x"), 422, "invalid_body"),
+        (&change, "/signature", json!("0x"), 404, "subscription_not_found"),
+        (
+            &change,
+            "/intent/max_amount",
+            json!("340282366920938463463374607431768211456"),
+            422,
+            "invalid_body",
+        ),
+        (&cancel, "/signature", json!("0x"), 404, "subscription_not_found"),
+        (&cancel, "/intent/onchain_id", json!(u64::MAX), 404, "subscription_not_found"),
+        (&cancel, "/intent/onchain_id", json!(u64::MAX.to_string() + "0"), 422, "invalid_body"),
+        (&cancel, "/permit", permit("1", good), 422, "invalid_body"),
+    ] {
+        let body = with(body, pointer, value);
+        let shown: String = body.pointer(pointer).unwrap().to_string().chars().take(60).collect();
+        let request = cases.keyed(Method::POST, path).json(&body);
+        cases.add(&format!("POST {path} with {pointer} {shown}"), request, status, code);
+    }
+}
+
 fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
     let mut cases = Cases { stack, cases: Vec::new() };
     let unknown = Uuid::now_v7();
@@ -309,6 +411,7 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
     }
 
     usage(&mut cases, account);
+    relay(&mut cases, account);
 
     let account = account.to_string();
     for path in [
@@ -340,6 +443,8 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         (Method::GET, "/v1/usage"),
         (Method::GET, "/v1/usage/batch"),
         (Method::POST, &format!("/v1/accounts/{account}/usage")),
+        (Method::GET, "/v1/relay"),
+        (Method::POST, &format!("/v1/relay/{unknown}")),
         (Method::OPTIONS, "/v1/accounts"),
         (Method::POST, "/healthz"),
         (Method::POST, "/readyz"),

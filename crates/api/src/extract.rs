@@ -8,7 +8,7 @@ use axum::{
     },
     http::request::Parts,
 };
-use dues_domain::ids::{AccountId, ReservationId};
+use dues_domain::ids::{AccountId, RelayIntentId, ReservationId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -83,6 +83,20 @@ impl<S: Send + Sync> FromRequestParts<S> for ReservationPath {
         let Path(id): Path<String> =
             Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
         parse_reservation_id(&id).map(|(account, id)| Self(account, id))
+    }
+}
+
+/// The id of a signed intent in the path.
+#[derive(Debug)]
+pub(crate) struct RelayPath(pub(crate) RelayIntentId);
+
+impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id): Path<String> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        id.parse().map(Self).map_err(|_| Problem::new(Code::InvalidId))
     }
 }
 

@@ -18,6 +18,7 @@ mod middleware;
 pub mod openapi;
 pub mod problem;
 pub mod readiness;
+pub mod relay;
 pub mod snapshot;
 pub mod upkeep;
 
@@ -31,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{clock::Clock, counters::Counters, endpoints as e, readiness::Probe, snapshot::Snapshot};
+use crate::{
+    clock::Clock, counters::Counters, endpoints as e, readiness::Probe, relay::Relay, snapshot::Snapshot,
+};
 
 /// How long requests that are under way may take after the order to stop.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -51,6 +54,8 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
+    /// What signed intents are taken; `None` for none.
+    pub relay: Option<Relay>,
 }
 
 /// Every endpoint, in one list.
@@ -68,6 +73,8 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::usage_settle::settle_reservation))
         .routes(routes!(e::usage_release::release_reservation))
         .routes(routes!(e::usage_get::get_usage))
+        .routes(routes!(e::relay_post::relay_intent))
+        .routes(routes!(e::relay_get::get_relayed))
         .routes(routes!(e::health::healthz))
         .routes(routes!(e::health::readyz))
 }

@@ -19,6 +19,7 @@ use utoipa::{
         (name = "accounts", description = "The platform's users and their wallets"),
         (name = "entitlements", description = "What an account may do right now, and why"),
         (name = "usage", description = "Checking and counting what an account uses, within its quotas"),
+        (name = "relay", description = "What payers signed, sent for them: they need no ether"),
         (name = "health", description = "For orchestrators and monitors"),
     ),
     modifiers(&ApiKeyScheme),
@@ -34,7 +35,7 @@ impl Modify for ApiKeyScheme {
             .bearer_format("dues_sk_…")
             .description(Some(
                 "An API key. Scopes: `accounts:read`, `accounts:write`, `entitlements:read`, \
-                 `usage:read`, `usage:write`.",
+                 `usage:read`, `usage:write`, `relay:write`.",
             ))
             .build();
         document

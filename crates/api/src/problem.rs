@@ -59,6 +59,28 @@ pub enum Code {
     ReservationNotFound,
     /// The reservation has ended in another way.
     ReservationEnded,
+    /// No such subscription on the chain.
+    SubscriptionNotFound,
+    /// No such signed intent.
+    RelayNotFound,
+    /// No contract of ours is on this chain.
+    UnknownChain,
+    /// The on-chain plan sells none of the catalogue, or takes no subscribers any more.
+    PlanNotSold,
+    /// A signature is none.
+    MalformedSignature,
+    /// The deadline of what was signed is over, or nobody sent it in time.
+    IntentExpired,
+    /// Another intent with the payer's nonce is under way, or was carried out.
+    NonceTaken,
+    /// The contract would not take the intent; `reason` says why.
+    RelayRefused,
+    /// The account has had as many intents sent as it may in 24 hours.
+    RelayLimitReached,
+    /// The gas for 24 hours is spent.
+    RelayBudgetSpent,
+    /// No signed intents are taken here.
+    RelayDisabled,
     /// The body is larger than the endpoint takes.
     BodyTooLarge,
     /// The body's `Content-Type` is not `application/json`.
@@ -79,17 +101,33 @@ impl Code {
             Self::InvalidJson | Self::InvalidId | Self::InvalidAddress | Self::InvalidQuery => {
                 StatusCode::BAD_REQUEST
             }
-            Self::InvalidBody | Self::EventTooLate | Self::EventTooEarly => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidBody
+            | Self::EventTooLate
+            | Self::EventTooEarly
+            | Self::UnknownChain
+            | Self::PlanNotSold
+            | Self::MalformedSignature
+            | Self::IntentExpired
+            | Self::RelayRefused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QuotaExceeded => StatusCode::PAYMENT_REQUIRED,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
-            Self::AccountNotFound | Self::ReservationNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::AccountNotFound
+            | Self::ReservationNotFound
+            | Self::SubscriptionNotFound
+            | Self::RelayNotFound
+            | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded => StatusCode::CONFLICT,
+            Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded | Self::NonceTaken => {
+                StatusCode::CONFLICT
+            }
+            Self::RelayLimitReached => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Timeout | Self::RelayBudgetSpent | Self::RelayDisabled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -112,6 +150,17 @@ impl Code {
             Self::EventTooEarly => "The event is of the future",
             Self::ReservationNotFound => "There is no such reservation",
             Self::ReservationEnded => "The reservation has ended already",
+            Self::SubscriptionNotFound => "There is no such subscription",
+            Self::RelayNotFound => "There is no such intent",
+            Self::UnknownChain => "There is no such chain or contract here",
+            Self::PlanNotSold => "The plan is not sold",
+            Self::MalformedSignature => "A signature is not one",
+            Self::IntentExpired => "The intent has expired",
+            Self::NonceTaken => "Another intent has this nonce",
+            Self::RelayRefused => "The contract does not take the intent",
+            Self::RelayLimitReached => "The account has had its intents for today",
+            Self::RelayBudgetSpent => "The gas for today is spent",
+            Self::RelayDisabled => "Signed intents are not sent here",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::Internal => "Something went wrong on our side",
@@ -139,6 +188,17 @@ impl Code {
             Self::EventTooEarly => "event_too_early",
             Self::ReservationNotFound => "reservation_not_found",
             Self::ReservationEnded => "reservation_ended",
+            Self::SubscriptionNotFound => "subscription_not_found",
+            Self::RelayNotFound => "relay_not_found",
+            Self::UnknownChain => "unknown_chain",
+            Self::PlanNotSold => "plan_not_sold",
+            Self::MalformedSignature => "malformed_signature",
+            Self::IntentExpired => "intent_expired",
+            Self::NonceTaken => "nonce_taken",
+            Self::RelayRefused => "relay_refused",
+            Self::RelayLimitReached => "relay_limit_reached",
+            Self::RelayBudgetSpent => "relay_budget_spent",
+            Self::RelayDisabled => "relay_disabled",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Internal => "internal",
@@ -155,6 +215,9 @@ pub struct Problem {
     detail: Option<String>,
     /// What a program needs to know of this very problem beside the members that every one has (RFC 9457, 3.2).
     more: Option<Box<Map<String, Value>>>,
+    reason: Option<&'static str>,
+    /// In seconds.
+    retry_after: Option<u64>,
 }
 
 /// A problem as it is written (RFC 9457, `application/problem+json`).
@@ -174,6 +237,9 @@ pub struct ProblemBody {
     code: Code,
     /// What this very problem is, for people.
     detail: Option<String>,
+    /// Of `relay_refused`: why, for programs. Stable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 /// A problem with what it has beside.
@@ -224,7 +290,21 @@ impl Problem {
     /// The problem that `code` names.
     #[must_use]
     pub const fn new(code: Code) -> Self {
-        Self { code, detail: None, more: None }
+        Self { code, detail: None, more: None, reason: None, retry_after: None }
+    }
+
+    /// Says why, for programs.
+    #[must_use]
+    pub const fn with_reason(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Says in how many seconds it is worth another try.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     /// Says what this very problem is. `detail` is shown to the caller.
@@ -254,6 +334,7 @@ impl Problem {
             status: self.code.http_status().as_u16(),
             code: self.code,
             detail: self.detail,
+            reason: self.reason,
         };
         Written { body, more: self.more.map(|more| *more) }
     }
@@ -293,7 +374,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
-        let (code, status) = (self.code, self.code.http_status());
+        let (code, status, retry_after) = (self.code, self.code.http_status(), self.retry_after);
         let mut response = (status, Json(self.into_written())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -305,6 +386,9 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

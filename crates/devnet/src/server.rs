@@ -10,6 +10,7 @@ use dues_api::{
     clock::{Clock, SystemClock},
     counters::Counters,
     readiness::Probe,
+    relay::Relay,
     snapshot::Snapshot,
     upkeep,
 };
@@ -89,6 +90,7 @@ impl Server {
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
+            relay: options.relay.map(|limits| Relay { targets: vec![contracts.source], limits }),
         };
         let api = listener.local_addr()?;
         // Nothing is removed.
@@ -118,6 +120,7 @@ impl Server {
                     token: contracts.token,
                     poll_interval: KEEPER_INTERVAL,
                     limits,
+                    relay: options.relay,
                 };
                 let signer = KeeperSigner::from_private_key(&KEEPER_KEY.into())?;
                 let keeper = Keeper::new(store, keeper_rpc, config, signer);

@@ -78,6 +78,10 @@ uuid_id!(
     /// Something that the merchant does on a chain.
     ActId
 );
+uuid_id!(
+    /// A signed intent that the relay was given.
+    RelayIntentId
+);
 
 impl AccountId {
     /// The `bytes32` that a subscription carries on chain to name this account: the UUID, left-padded with zeros.

@@ -3,6 +3,7 @@
 mod keeper;
 mod key;
 mod quota;
+mod relay;
 mod sections;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use ::config::{Environment, File, FileFormat};
 use alloy_primitives::Address;
 use anyhow::{Context as _, bail};
+use dues_api::relay::Relay;
 use dues_chain::{deploy::contract_address, source::Endpoints};
 use dues_domain::{
     calendar::{Interval, IntervalUnit},
@@ -22,6 +24,7 @@ use dues_domain::{
     chain::ChainSource,
     ids::PlanKey,
     money::{Asset, BaseUnits, Money},
+    relay::RelayLimits,
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_keeper::plans::{SaleTerms, plan_terms};
@@ -51,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) usage: UsageSection,
     /// The key that the merchant acts with, on all chains.
     pub(crate) merchant: Option<Key>,
+    /// How much is relayed; `None` for nothing.
+    pub(crate) relay: Option<RelayLimits>,
     pub(crate) chains: BTreeMap<String, Chain>,
     pub(crate) asset: Asset,
     pub(crate) catalogue: Catalogue,
@@ -173,7 +178,8 @@ impl Config {
             faults.add("usage.keep_events_months: at least 1 is needed");
         }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
-        let keeper = KeeperSettings::check(root.keeper, &mut faults);
+        let relay = relay::check(&root.relay, &mut faults);
+        let keeper = KeeperSettings::check(root.keeper, relay, &mut faults);
         let merchant = KeySettings {
             private_key: root.merchant.private_key,
             keystore: root.merchant.keystore,
@@ -207,13 +213,32 @@ impl Config {
         let keeper = keeper.context("the keeper's settings are not valid")?;
         let (server, database, usage) = (root.server, root.database, root.usage);
         let (log, metrics) = (root.log, root.metrics);
-        Ok(Self { server, database, log, metrics, keeper, usage, merchant, chains, asset, catalogue, sale })
+        Ok(Self {
+            server,
+            database,
+            log,
+            metrics,
+            keeper,
+            relay,
+            usage,
+            merchant,
+            chains,
+            asset,
+            catalogue,
+            sale,
+        })
     }
 
     /// The chains on which a payment gives access only once its block is final.
     pub(crate) fn grants_once_final(&self) -> HashSet<ChainSource> {
         let chains = self.chains.values().filter(|chain| chain.grant == GrantSetting::Final);
         chains.map(|chain| chain.indexer.source).collect()
+    }
+
+    /// What signed intents the API takes; `None` for none.
+    pub(crate) fn relay(&self) -> Option<Relay> {
+        let targets: Vec<_> = self.chains.values().map(|chain| chain.indexer.source).collect();
+        self.relay.filter(|_| !targets.is_empty()).map(|limits| Relay { targets, limits })
     }
 
     /// In one line.
@@ -538,6 +563,24 @@ mod tests {
             parse("[keeper]\nkeystore = \"a\"", &[("DUES__KEEPER__KEYSTORE_PASSWORD", "007")]).unwrap();
         assert!(config.keeper.has_signer() && !format!("{config:?}").contains("007"));
         assert!(!parse("", &[]).unwrap().keeper.has_signer());
+    }
+
+    #[test]
+    fn what_is_relayed_is_limited_and_can_be_nothing() {
+        let rpc = ("DUES__CHAINS__BASE__RPC_URL", "http://127.0.0.1:8545");
+        let config = parse(CHAIN, &[rpc]).unwrap();
+        let relay = config.relay().unwrap();
+        assert_eq!(relay.targets, [config.chains["base"].indexer.source]);
+        assert_eq!(config.keeper.config(&config.chains["base"]).relay, Some(relay.limits));
+        let off = parse(&format!("{CHAIN}[relay]\nenabled = false\n"), &[rpc]).unwrap();
+        assert!(off.relay().is_none() && off.keeper.config(&off.chains["base"]).relay.is_none());
+        assert!(parse("", &[]).unwrap().relay().is_none(), "there is no chain");
+        let text = "[relay]\nper_account_per_day = 0\nmax_gas_per_intent = 30_000_000\n";
+        let error = format!("{:#}", parse(text, &[]).unwrap_err());
+        assert!(
+            error.contains("relay.per_account_per_day") && error.contains("relay.gas_budget_per_day"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -27,12 +27,20 @@ pub enum Scope {
     UsageRead,
     /// Count usage.
     UsageWrite,
+    /// Have signed intents sent, and see what became of them.
+    RelayWrite,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 5] =
-        [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead, Self::UsageRead, Self::UsageWrite];
+    pub const ALL: [Self; 6] = [
+        Self::AccountsRead,
+        Self::AccountsWrite,
+        Self::EntitlementsRead,
+        Self::UsageRead,
+        Self::UsageWrite,
+        Self::RelayWrite,
+    ];
 
     /// The scope as it is spelled.
     #[must_use]
@@ -43,6 +51,7 @@ impl Scope {
             Self::EntitlementsRead => "entitlements:read",
             Self::UsageRead => "usage:read",
             Self::UsageWrite => "usage:write",
+            Self::RelayWrite => "relay:write",
         }
     }
 }
@@ -55,7 +64,9 @@ impl fmt::Display for Scope {
 
 /// A text that names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a scope is one of accounts:read, accounts:write, entitlements:read, usage:read, usage:write")]
+#[error(
+    "a scope is one of accounts:read, accounts:write, entitlements:read, usage:read, usage:write, relay:write"
+)]
 pub struct UnknownScope;
 
 impl FromStr for Scope {

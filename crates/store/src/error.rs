@@ -64,7 +64,9 @@ impl From<sqlx::Error> for StoreError {
             _ => None,
         };
         match constraint {
-            Some("wallets_account_id_fkey" | "subscriptions_account_id_fkey") => Self::UnknownAccount,
+            Some(
+                "wallets_account_id_fkey" | "subscriptions_account_id_fkey" | "relay_intents_account_id_fkey",
+            ) => Self::UnknownAccount,
             Some("merchant_acts_open_once") => Self::ActUnresolved,
             // The contract cannot cause these. Whoever gets here has projected something wrongly, and must not go on.
             Some("transactions_transfer_key" | "transactions_spent_key_key") => {

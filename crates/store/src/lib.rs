@@ -28,6 +28,7 @@ mod exclusive;
 pub mod keeper;
 pub mod merchant;
 pub mod mirror;
+pub mod relay;
 mod transactions;
 pub mod usage;
 mod wallets;

@@ -144,6 +144,9 @@ async fn claim(tx: &mut PgConnection, from: AccountId, to: AccountId) -> Result<
     )
     .execute(&mut *tx)
     .await?;
+    sqlx::query!("UPDATE ledger.relay_intents SET account_id = $2 WHERE account_id = $1", from, to)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query!("DELETE FROM ledger.accounts WHERE id = $1", from).execute(&mut *tx).await?;
     Ok(())
 }

@@ -7,6 +7,8 @@ pub(crate) mod entitlements_find;
 pub(crate) mod entitlements_get;
 mod find;
 pub(crate) mod health;
+pub(crate) mod relay_get;
+pub(crate) mod relay_post;
 pub(crate) mod transactions_list;
 mod usage;
 pub(crate) mod usage_batch;

@@ -91,6 +91,7 @@ async fn serve(
     let mut tasks = JoinSet::new();
     let mut probes = Vec::new();
     let grants = dues_indexer::grants(config.grants_once_final());
+    let relay = config.relay();
     // Before anything that counts.
     if let Some(listen) = config.metrics.listen {
         tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
@@ -141,6 +142,7 @@ async fn serve(
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),
+            relay,
         };
         let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());
         tasks.spawn(async move {

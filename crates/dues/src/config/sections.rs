@@ -24,6 +24,7 @@ pub(super) struct Root {
     pub(super) usage: UsageSection,
     #[serde(default)]
     pub(super) merchant: MerchantSection,
+    pub(super) relay: RelaySection,
     #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
@@ -135,6 +136,16 @@ pub(super) struct MerchantSection {
     pub(super) keystore: Option<PathBuf>,
     pub(super) keystore_password: Option<SecretString>,
     pub(super) keystore_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RelaySection {
+    pub(super) enabled: bool,
+    pub(super) per_account_per_day: u32,
+    pub(super) gas_budget_per_day: u64,
+    pub(super) max_gas_per_intent: u64,
+    pub(super) longest_wait_minutes: u32,
 }
 
 /// When a payment on a chain gives access.
