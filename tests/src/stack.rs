@@ -160,6 +160,7 @@ impl Site {
             // No blocks by the clock.
             block_time: 0,
             month_in: None,
+            overage: None,
             finality_depth: FINALITY_DEPTH,
             // Tests charge by themselves, or have a keeper of their own.
             keeper: None,

@@ -154,6 +154,7 @@ impl Counters {
 }
 
 /// When a reading began.
+#[derive(Clone, Copy)]
 struct Reading {
     at: Instant,
     changes: u64,

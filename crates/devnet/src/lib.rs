@@ -22,7 +22,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dues_domain::{catalogue::Catalogue, ids::PlanKey, money::Asset, relay::RelayLimits};
+use dues_domain::{
+    catalogue::Catalogue, ids::PlanKey, money::Asset, overage::OveragePrices, relay::RelayLimits,
+};
 use dues_keeper::{KeeperLimits, plans::SaleTerms};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify};
@@ -65,6 +67,8 @@ pub struct DevnetOptions {
     pub month_in: Option<u64>,
     /// Blocks below the head that count as final.
     pub finality_depth: u64,
+    /// What overage costs; `None` where it is not charged.
+    pub overage: Option<OveragePrices>,
     /// How the keeper charges; `None` for none, where charging is somebody else's business.
     pub keeper: Option<KeeperLimits>,
     /// How much of what payers sign the keeper sends; `None` for nothing.

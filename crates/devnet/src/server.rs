@@ -16,12 +16,16 @@ use dues_api::{
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
-use dues_keeper::{Keeper, KeeperConfig, KeeperSigner};
+use dues_keeper::{
+    FeeLimits, Keeper, KeeperConfig, KeeperSigner,
+    merchant::{Merchant, MerchantConfig},
+    overage::{OverageCollector, OverageConfig},
+};
 use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope, usage::Retention};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{DevnetOptions, chain::Contracts, clock::ChainClock, services::Services};
+use crate::{DevnetOptions, chain::Contracts, clock::ChainClock, demo::OPERATOR_KEY, services::Services};
 
 /// The chain is on this machine: looking at it is cheap.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,6 +36,9 @@ const KEEPER_KEY: &str = "0x2a871d0798f97d79848a013d4936a73bf4cc922c825d33c1cf70
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 const KEY_NAME: &str = "devnet";
 const SNAPSHOT_ACCOUNTS: usize = 10_000;
+const OVERAGE_INTERVAL: Duration = Duration::from_secs(1);
+const GWEI: u64 = 1_000_000_000;
+const FEES: FeeLimits = FeeLimits { max_fee: 100 * GWEI, max_priority_fee: GWEI };
 
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -68,7 +75,7 @@ impl Server {
         let (observer, changes) = mpsc::unbounded_channel();
         let repair = format!("dues reindex --devnet {}", options.data_dir.display());
         let clock_task = tokio::spawn(clock.clone().follow(rpc.clone(), shutdown.clone()));
-        let keeper_rpc = rpc.clone();
+        let (keeper_rpc, collector_rpc) = (rpc.clone(), rpc.clone());
         let indexer = Indexer::new(store.clone(), rpc, config).repaired_by(repair).on_change(move |change| {
             // Nobody listens any more only while everything stops.
             let _ = observer.send(change);
@@ -130,6 +137,19 @@ impl Server {
             }
             None => None,
         };
+        if let Some(prices) = options.overage {
+            let source = contracts.source;
+            let fees = options.keeper.map_or(FEES, |limits| limits.fees);
+            let acting =
+                MerchantConfig { source, fees, poll_interval: KEEPER_INTERVAL, patience: CATCH_UP_WITHIN };
+            let signer = KeeperSigner::from_private_key(&OPERATOR_KEY.into())?;
+            let merchant = Merchant::new(services.store().clone(), collector_rpc.clone(), acting, signer);
+            let config = OverageConfig { source, prices, poll_interval: OVERAGE_INTERVAL };
+            let usage = services.usage().clone();
+            let collector =
+                OverageCollector::new(services.store().clone(), usage, collector_rpc, merchant, config);
+            tokio::spawn(collector.run(shutdown.clone()));
+        }
         let finality_depth = options.finality_depth;
         Ok(Self { changes, api, finality_depth, shutdown, indexer, serving, keeper, clock: clock_task })
     }

@@ -25,6 +25,7 @@ pub mod entitlement;
 pub mod fold;
 pub mod ids;
 pub mod money;
+pub mod overage;
 pub mod relay;
 pub mod subscription;
 pub mod usage;

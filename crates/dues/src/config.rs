@@ -24,17 +24,19 @@ use dues_domain::{
     chain::ChainSource,
     ids::PlanKey,
     money::{Asset, BaseUnits, Money},
+    overage::OveragePrices,
     relay::RelayLimits,
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_keeper::plans::{SaleTerms, plan_terms};
 use dues_store::{Store, mirror::MirrorScope};
+use rust_decimal::Decimal;
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub(crate) use keeper::KeeperSettings;
 pub(crate) use key::Key;
 use key::KeySettings;
-use sections::{ChainSection, FinalitySetting, PlanSection, Root};
+use sections::{ChainSection, FinalitySetting, OverageSection, PlanSection, Root};
 pub(crate) use sections::{
     DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection, UsageSection,
 };
@@ -52,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) metrics: MetricsSection,
     pub(crate) keeper: KeeperSettings,
     pub(crate) usage: UsageSection,
+    /// What overage costs; `None` where it is not charged.
+    pub(crate) overage: Option<OveragePrices>,
     /// The key that the merchant acts with, on all chains.
     pub(crate) merchant: Option<Key>,
     /// How much is relayed; `None` for nothing.
@@ -180,6 +184,7 @@ impl Config {
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
         let relay = relay::check(&root.relay, &mut faults);
         let keeper = KeeperSettings::check(root.keeper, relay, &mut faults);
+        let overage = overage_prices(&root.overage, &asset, &mut faults);
         let merchant = KeySettings {
             private_key: root.merchant.private_key,
             keystore: root.merchant.keystore,
@@ -222,6 +227,7 @@ impl Config {
             relay,
             usage,
             merchant,
+            overage,
             chains,
             asset,
             catalogue,
@@ -420,6 +426,19 @@ fn chain(name: &str, section: ChainSection, asset: &Asset, faults: &mut Faults) 
             assets: HashMap::from([(section.token, asset.clone())]),
         },
     })
+}
+
+/// What overage costs, where a price is given.
+fn overage_prices(section: &OverageSection, asset: &Asset, faults: &mut Faults) -> Option<OveragePrices> {
+    let mut price = |name: &str, price: Option<Decimal>| {
+        let price = BaseUnits::from_decimal(price.unwrap_or_default(), asset.exponent);
+        faults.take(&format!("overage.{name}"), price).unwrap_or(BaseUnits::new(0))
+    };
+    let prices = OveragePrices {
+        per_1000_requests: price("per_1000_requests", section.per_1000_requests),
+        per_1000_tokens: price("per_1000_tokens", section.per_1000_tokens),
+    };
+    (prices.per_1000_requests.get() > 0 || prices.per_1000_tokens.get() > 0).then_some(prices)
 }
 
 #[cfg(test)]

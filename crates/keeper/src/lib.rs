@@ -22,6 +22,7 @@ mod fees;
 mod find;
 mod flight;
 pub mod merchant;
+pub mod overage;
 mod pace;
 pub mod plans;
 mod relay;

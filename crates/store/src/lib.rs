@@ -28,6 +28,7 @@ mod exclusive;
 pub mod keeper;
 pub mod merchant;
 pub mod mirror;
+mod overage;
 pub mod relay;
 mod transactions;
 pub mod usage;
@@ -51,6 +52,7 @@ pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
 pub use changes::{Change, Changes};
 pub use entitlements::{AccountSubscriptions, Fold, Grants};
 pub use error::StoreError;
+pub use overage::Billable;
 pub use transactions::{Transaction, TransactionKind, TransactionStatus};
 pub use wallets::{Wallet, WalletLinked, WalletProof};
 

@@ -8,7 +8,10 @@ use alloy::{
     primitives::{Address, B256, Bytes, U64, U256},
     rpc::types::{TransactionInput, TransactionRequest},
 };
-use dues_domain::chain::{BlockRef, OnchainPlanId, OnchainSubscriptionId};
+use dues_domain::{
+    chain::{BlockRef, OnchainPlanId, OnchainSubscriptionId},
+    money::BaseUnits,
+};
 
 use super::{Endpoint, Prefer, RpcSource, SourceError, charging::Refusal, failure::Failure};
 use crate::contract::Dues;
@@ -99,6 +102,20 @@ impl RpcSource {
         key: B256,
     ) -> Result<bool, SourceError> {
         self.view(at, &Dues::isKeySpentCall { id: U256::from(id), key }).await
+    }
+
+    /// The usage that was charged to a period of a subscription until `at`.
+    ///
+    /// # Errors
+    /// [`SourceError`] where no node answers for that block.
+    pub async fn usage_charged(
+        &self,
+        at: BlockRef,
+        id: OnchainSubscriptionId,
+        period: u16,
+    ) -> Result<BaseUnits, SourceError> {
+        let charged = self.view(at, &Dues::usageOfCall { id: U256::from(id), period }).await?;
+        Ok(BaseUnits::new(charged.to()))
     }
 
     /// The plan that the transaction `hash` has created; `None` where it is in no block, or has created none.

@@ -58,6 +58,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         block_time: args.block_time,
         month_in: args.fast_time,
         finality_depth: args.finality_depth,
+        overage: config.overage,
         keeper: Some(config.keeper.limits),
         relay: config.relay,
     };

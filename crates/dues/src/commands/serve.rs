@@ -9,8 +9,13 @@ use dues_api::{
     AppState, clock::SystemClock, counters::Counters, readiness::Probe, snapshot::Snapshot, upkeep,
 };
 use dues_chain::source::{RpcSource, SourceError};
+use dues_domain::overage::OveragePrices;
 use dues_indexer::Indexer;
-use dues_keeper::Keeper;
+use dues_keeper::{
+    Keeper, KeeperSigner,
+    merchant::{Merchant, MerchantConfig},
+    overage::{OverageCollector, OverageConfig},
+};
 use dues_store::{
     Store,
     usage::{Retention, UsageStore},
@@ -23,6 +28,10 @@ use crate::{config::Config, metrics, progress, shutdown};
 
 /// How long to wait for a node that does not answer at boot.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How often is looked for overage to be charged.
+const OVERAGE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a charge of overage is waited for before the next round looks for it again.
+const ACT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one process does.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +105,7 @@ async fn serve(
     if let Some(listen) = config.metrics.listen {
         tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
     }
+    let collecting = collecting(&config, parts, usage)?;
     let signer = if parts.keeper { config.keeper.signer()? } else { None };
     if parts.keeper && signer.is_none() {
         tracing::info!("the keeper has no key: what is due is charged by others, or not at all");
@@ -113,6 +123,27 @@ async fn serve(
                 let keeper_config = config.keeper.config(&chain);
                 let keeper = Keeper::new(store.clone(), rpc.clone(), keeper_config, signer.clone());
                 tasks.spawn(keep(name.clone(), keeper, shutdown.clone()));
+            }
+            if let Some((prices, signer, usage)) = &collecting {
+                let merchant_config = MerchantConfig {
+                    source: chain.indexer.source,
+                    fees: config.keeper.fees(&chain),
+                    poll_interval: chain.indexer.poll_interval,
+                    patience: ACT_PATIENCE,
+                };
+                let merchant = Merchant::new(store.clone(), rpc.clone(), merchant_config, signer.clone());
+                let overage_config = OverageConfig {
+                    source: chain.indexer.source,
+                    prices: *prices,
+                    poll_interval: OVERAGE_INTERVAL,
+                };
+                let (usage, shutdown) = (usage.clone(), shutdown.clone());
+                let collector =
+                    OverageCollector::new(store.clone(), usage, rpc.clone(), merchant, overage_config);
+                tasks.spawn(async move {
+                    collector.run(shutdown).await;
+                    Ok(())
+                });
             }
             tasks.spawn(index(name, rpc, token, indexer, parts, shutdown.clone()));
         }
@@ -154,6 +185,20 @@ async fn serve(
         ended??;
     }
     Ok(())
+}
+
+/// What overage costs, who charges it, and where it is counted; `None` where it is not charged here.
+fn collecting(
+    config: &Config,
+    parts: Parts,
+    usage: Option<&UsageStore>,
+) -> anyhow::Result<Option<(OveragePrices, KeeperSigner, UsageStore)>> {
+    let (Some(prices), Some(usage), true) = (config.overage, usage, parts.keeper) else { return Ok(None) };
+    let Some(key) = &config.merchant else {
+        tracing::warn!("overage has a price, but [merchant] has no key: it is counted and not charged");
+        return Ok(None);
+    };
+    Ok(Some((prices, key.signer()?, usage.clone())))
 }
 
 /// Indexes one chain until `shutdown`. Where that fails for good, an API in the same process goes on answering

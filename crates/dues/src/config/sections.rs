@@ -26,6 +26,8 @@ pub(super) struct Root {
     pub(super) merchant: MerchantSection,
     pub(super) relay: RelaySection,
     #[serde(default)]
+    pub(super) overage: OverageSection,
+    #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
     pub(super) tiers: BTreeMap<Tier, TierSection>,
@@ -136,6 +138,13 @@ pub(super) struct MerchantSection {
     pub(super) keystore: Option<PathBuf>,
     pub(super) keystore_password: Option<SecretString>,
     pub(super) keystore_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OverageSection {
+    pub(super) per_1000_requests: Option<Decimal>,
+    pub(super) per_1000_tokens: Option<Decimal>,
 }
 
 #[derive(Debug, Deserialize)]
