@@ -77,7 +77,7 @@ macro_rules! required_scope {
         }
     )*};
 }
-required_scope!(AccountsRead, AccountsWrite, EntitlementsRead);
+required_scope!(AccountsRead, AccountsWrite, EntitlementsRead, SessionsWrite);
 
 /// A caller whose key has the scope `S`. As an extractor it comes first, so that nothing is read of a request
 /// that may not be made.

@@ -4,7 +4,10 @@ use alloy_primitives::Address;
 use axum::{
     Json,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
-    http::request::Parts,
+    http::{
+        header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+        request::Parts,
+    },
 };
 use dues_domain::ids::AccountId;
 use serde::de::DeserializeOwned;
@@ -37,6 +40,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// The same where it may be left out: no body at all, and no `Content-Type` of one.
+#[derive(Debug)]
+pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // HTTP's own word for "nothing follows" (RFC 9112, section 6.3) is that there is neither of the two.
+        let headers = request.headers();
+        let length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+        if !length && !headers.contains_key(TRANSFER_ENCODING) && !headers.contains_key(CONTENT_TYPE) {
+            return Ok(Self(None));
+        }
+        Body::from_request(request, state).await.map(|Body(body)| Self(Some(body)))
+    }
+}
+
 /// The account id in the path.
 #[derive(Debug)]
 pub(crate) struct AccountPath(pub(crate) AccountId);
@@ -48,6 +69,21 @@ impl<S: Send + Sync> FromRequestParts<S> for AccountPath {
         let Path(id): Path<String> =
             Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
         id.parse().map(Self).map_err(|_| Problem::new(Code::InvalidId))
+    }
+}
+
+/// The account id and the wallet in the path.
+#[derive(Debug)]
+pub(crate) struct WalletPath(pub(crate) AccountId, pub(crate) Address);
+
+impl<S: Send + Sync> FromRequestParts<S> for WalletPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((id, wallet)): Path<(String, String)> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        let id = id.parse().map_err(|_| Problem::new(Code::InvalidId))?;
+        Ok(Self(id, address(&wallet)?))
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! * one file per endpoint in `endpoints`, each with its request, its errors and its documentation;
 //! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
-//! * [`auth`]: API keys, of which only hashes are kept;
+//! * [`auth`]: API keys, of which only hashes are kept; `session`: tokens and cookies of end users, likewise;
+//! * `challenge`, [`proof`]: what wallets sign, and whether they have;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
 pub mod auth;
+mod challenge;
 pub mod clock;
 mod dto;
 mod endpoints;
@@ -14,7 +16,10 @@ mod extract;
 mod middleware;
 pub mod openapi;
 pub mod problem;
+pub mod proof;
 pub mod readiness;
+mod session;
+pub mod site;
 pub mod snapshot;
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{clock::Clock, endpoints as e, readiness::Probe, snapshot::Snapshot};
+use crate::{
+    clock::Clock, endpoints as e, proof::ContractWallets, readiness::Probe, site::Site, snapshot::Snapshot,
+};
 
 /// How long requests that are under way may take after the order to stop.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
@@ -43,6 +50,10 @@ pub struct AppState {
     pub catalogue: Arc<Catalogue>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where browsers reach this service.
+    pub site: Arc<Site>,
+    /// What asks contracts about signatures.
+    pub contract_wallets: ContractWallets,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
 }
@@ -52,7 +63,12 @@ fn endpoints() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(e::accounts_upsert::upsert_account, e::accounts_find::find_account))
         .routes(routes!(e::accounts_get::get_account))
+        .routes(routes!(e::wallets_challenge::challenge_wallet))
         .routes(routes!(e::wallets_link::link_wallet))
+        .routes(routes!(e::wallets_unlink::unlink_wallet))
+        .routes(routes!(e::sessions_mint::mint_session))
+        .routes(routes!(e::session_challenge::challenge_sign_in))
+        .routes(routes!(e::session_create::sign_in, e::session_end::sign_out))
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
         .routes(routes!(e::transactions_list::list_transactions))

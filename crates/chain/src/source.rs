@@ -14,7 +14,7 @@
 //! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
-//! * `views`: storage and receipts; `charging`, `acting`: simulations, gas, and what is sent.
+//! * `views`: storage and receipts; `signatures`: contracts' own; `charging`, `acting`: simulations, gas, and what is sent.
 
 mod acting;
 mod adaptive;
@@ -23,6 +23,7 @@ mod endpoint;
 mod endpoints;
 mod failure;
 mod health;
+mod signatures;
 mod telemetry;
 mod transport;
 mod verify;

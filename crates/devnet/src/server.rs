@@ -7,7 +7,9 @@ use dues_api::{
     AppState,
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
+    proof::ContractWallets,
     readiness::Probe,
+    site::Site,
     snapshot::Snapshot,
 };
 use dues_chain::source::RpcSource;
@@ -78,14 +80,17 @@ impl Server {
 
         // On a devnet a payment shows at once.
         let snapshot = Snapshot::new(store.clone(), Grants::at_once(), SNAPSHOT_ACCOUNTS);
+        let nodes = RpcSource::new(services.endpoints()?, contracts.source)?;
+        let api = listener.local_addr()?;
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
+            site: Arc::new(Site::at(api)),
+            contract_wallets: ContractWallets::new([nodes]),
             probes: Arc::from([probe]),
         };
-        let api = listener.local_addr()?;
         let serving = tokio::spawn({
             let shutdown = shutdown.clone();
             async move {

@@ -74,6 +74,10 @@ uuid_id!(
     /// Something that the merchant does on a chain.
     ActId
 );
+uuid_id!(
+    /// A session of an end user (the record, not the token).
+    SessionId
+);
 
 impl AccountId {
     /// The `bytes32` that a subscription carries on chain to name this account: the UUID, left-padded with zeros.

@@ -23,11 +23,14 @@ pub enum Scope {
     AccountsWrite,
     /// Ask what an account may do.
     EntitlementsRead,
+    /// Sign end users in.
+    SessionsWrite,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead];
+    pub const ALL: [Self; 4] =
+        [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead, Self::SessionsWrite];
 
     /// The scope as it is spelled.
     #[must_use]
@@ -36,6 +39,7 @@ impl Scope {
             Self::AccountsRead => "accounts:read",
             Self::AccountsWrite => "accounts:write",
             Self::EntitlementsRead => "entitlements:read",
+            Self::SessionsWrite => "sessions:write",
         }
     }
 }
@@ -48,7 +52,7 @@ impl fmt::Display for Scope {
 
 /// A text that names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a scope is one of accounts:read, accounts:write, entitlements:read")]
+#[error("a scope is one of accounts:read, accounts:write, entitlements:read, sessions:write")]
 pub struct UnknownScope;
 
 impl FromStr for Scope {

@@ -17,6 +17,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod catalogue;
+mod challenges;
 mod changes;
 mod convert;
 mod entitlements;
@@ -25,6 +26,7 @@ mod exclusive;
 pub mod keeper;
 pub mod merchant;
 pub mod mirror;
+mod sessions;
 mod transactions;
 mod wallets;
 
@@ -43,9 +45,11 @@ pub use accounts::{Account, AccountOrigin, Upserted};
 pub use api_keys::{ApiKey, ApiKeyRecord, NewApiKey, Scope, UnknownScope};
 pub use audit::Actor;
 pub use catalogue::{ChainPlanMapping, OnchainTerms, StoredPlan};
+pub use challenges::{ChallengeKey, SpentChallenge};
 pub use changes::{Change, Changes};
 pub use entitlements::{AccountSubscriptions, Fold, Grants};
 pub use error::StoreError;
+pub use sessions::{Session, SignedIn};
 pub use transactions::{Transaction, TransactionKind, TransactionStatus};
 pub use wallets::{Wallet, WalletLinked, WalletProof};
 

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
-use dues_api::{AppState, clock::SystemClock, readiness::Probe, snapshot::Snapshot};
+use dues_api::{
+    AppState, clock::SystemClock, proof::ContractWallets, readiness::Probe, site::Site, snapshot::Snapshot,
+};
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_keeper::Keeper;
@@ -77,6 +79,10 @@ async fn serve(
     if parts.keeper && signer.is_none() {
         tracing::info!("the keeper has no key: what is due is charged by others, or not at all");
     }
+    // With nodes of their own: what strangers have them asked does not wear out the indexer's patience.
+    let nodes =
+        config.chains.values().map(|chain| RpcSource::new(chain.endpoints.clone(), chain.indexer.source));
+    let contract_wallets = ContractWallets::new(nodes.collect::<Result<Vec<_>, _>>()?);
     if parts.indexer {
         for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
@@ -98,13 +104,17 @@ async fn serve(
         let listener = TcpListener::bind(config.server.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
-        tracing::info!(address = %listener.local_addr()?, "the API listens");
+        let address = listener.local_addr()?;
+        let site = config.site.unwrap_or_else(|| Site::at(address));
+        tracing::info!(%address, public_url = site.origin(), "the API listens");
         let snapshot = Snapshot::new(store.clone(), grants, config.server.snapshot_accounts);
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
+            site: Arc::new(site),
+            contract_wallets,
             probes: probes.into(),
         };
         let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());
