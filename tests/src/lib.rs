@@ -28,6 +28,7 @@ mod ledger;
 mod reorg;
 mod stack;
 mod wait;
+mod wallets;
 
 pub use api::{Account, Answer, Api};
 pub use catalogue::catalogue;
@@ -40,3 +41,4 @@ pub use keeper::{
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};
 pub use wait::{SOON, eventually};
+pub use wallets::{OddWallet, sign_message, with_high_s};

@@ -19,6 +19,7 @@ use utoipa::{
     tags(
         (name = "accounts", description = "The platform's users and their wallets"),
         (name = "sessions", description = "End users: signing in, and what they see"),
+        (name = "plans", description = "What is sold"),
         (name = "entitlements", description = "What an account may do right now, and why"),
         (name = "health", description = "For orchestrators and monitors"),
     ),

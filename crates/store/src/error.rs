@@ -66,7 +66,9 @@ impl From<sqlx::Error> for StoreError {
             _ => None,
         };
         match constraint {
-            Some("wallets_account_id_fkey" | "subscriptions_account_id_fkey") => Self::UnknownAccount,
+            Some(
+                "wallets_account_id_fkey" | "subscriptions_account_id_fkey" | "sessions_account_id_fkey",
+            ) => Self::UnknownAccount,
             Some("spent_challenges_pkey") => Self::ChallengeSpent,
             Some("merchant_acts_open_once") => Self::ActUnresolved,
             // The contract cannot cause these. Whoever gets here has projected something wrongly, and must not go on.
