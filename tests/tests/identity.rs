@@ -6,7 +6,10 @@ use alloy::{
     primitives::{Address, B256, U256},
     signers::local::PrivateKeySigner,
 };
-use dues_tests::{Account, Answer, OddWallet, Stack, eventually, sign_message, with_high_s};
+use dues_api::{problem::Code, proof::ContractWallets};
+use dues_chain::source::RpcSource;
+use dues_domain::chain::ChainSource;
+use dues_tests::{Account, Answer, Chain, OddWallet, Site, Stack, eventually, sign_message, with_high_s};
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, header::SET_COOKIE};
 use serde_json::{Value, json};
@@ -385,6 +388,47 @@ async fn a_contract_proves_itself_by_its_own_word_on_its_own_chain() {
     answer.assert_problem("a contract elsewhere", 422, "signature_not_verifiable");
     let message = ask(stranger.address()).await;
     assert_eq!(identity.link(account.id, &message, &sign_message(&stranger, &message)).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contract_of_somebody_elses_at_the_same_address_on_another_chain_proves_nothing() {
+    const MESSAGE: &str = "hello";
+    let stack = Stack::start().await;
+    let elsewhere = Site::on_chain(7_777).await;
+    let other = Chain::new(
+        elsewhere.rpc_url().as_str(),
+        7_777,
+        stack.chain.contract,
+        stack.chain.token,
+        stack.chain.merchant,
+    );
+    let (owner, thief) = (PrivateKeySigner::random(), PrivateKeySigner::random());
+    let safe = stack.chain.owned_wallet(owner.address()).await;
+    let nodes =
+        [(&stack.chain, stack.manifest["rpc_url"].as_str().unwrap()), (&other, elsewhere.rpc_url().as_str())]
+            .map(|(chain, url)| {
+                let source = ChainSource { chain_id: chain.id, contract: chain.contract };
+                RpcSource::new(url.parse::<url::Url>().unwrap(), source).unwrap()
+            });
+    let wallets = ContractWallets::new(nodes);
+    let check = async |chain: &Chain, signer: &PrivateKeySigner| {
+        let signature = sign_message(signer, MESSAGE);
+        let checked = wallets.check(safe, chain.id, MESSAGE, &signature).await;
+        checked.map_err(|problem| problem.code())
+    };
+    assert_eq!(check(&stack.chain, &owner).await, Ok(()));
+    assert_eq!(check(&other, &owner).await, Err(Code::InvalidSignature), "it is not there");
+    // The thief gets hold of the address on the other chain, where the owner has never been.
+    let theirs = other.owned_wallet(thief.address()).await;
+    let code = other.rpc("eth_getCode", json!([theirs, "latest"])).await;
+    other.rpc("anvil_setCode", json!([safe, code])).await;
+    assert_eq!(check(&other, &thief).await, Err(Code::InvalidSignature), "the owner's contract says no");
+    assert_eq!(check(&stack.chain, &thief).await, Err(Code::InvalidSignature));
+    // Nor does either of them count alone any more.
+    assert_eq!(check(&stack.chain, &owner).await, Err(Code::InvalidSignature));
+    // A key's own word needs no chain.
+    let signature = sign_message(&thief, MESSAGE);
+    assert_eq!(wallets.check(thief.address(), 1, MESSAGE, &signature).await.map_err(|p| p.code()), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ pub(crate) async fn sign_in(
     let key = state.store.challenge_key().await?;
     let given = challenge::read(&key, &state.site, Purpose::SignIn, &message, now)?;
     // Before anybody looks whether the wallet is known: who cannot sign for it learns nothing of that.
-    state.contract_wallets.check(&given, &message, &signature).await?;
+    state.contract_wallets.check(given.address, given.chain_id, &message, &signature).await?;
     let expires_at = now.checked_add_signed(LIFETIME).unwrap_or(now);
     let token = SessionToken::generate()?;
     let signed_in = SignedIn::ByWallet(given.address, given.spent);

@@ -62,7 +62,7 @@ pub(crate) async fn link_wallet(
             let now = state.clock.now();
             let key = state.store.challenge_key().await?;
             let given = challenge::read(&key, &state.site, Purpose::Link(id), &message, now)?;
-            state.contract_wallets.check(&given, &message, &signature).await?;
+            state.contract_wallets.check(given.address, given.chain_id, &message, &signature).await?;
             let (wallet, spent) = (given.address, given.spent);
             state.store.link_proven_wallet(id, wallet, spent, now, caller.actor()).await?
         }

@@ -49,7 +49,7 @@ pub(crate) async fn unlink_wallet(
             if given.address != wallet {
                 return Err(Code::ChallengeInvalid.into());
             }
-            state.contract_wallets.check(&given, &message, &signature).await?;
+            state.contract_wallets.check(given.address, given.chain_id, &message, &signature).await?;
             Some(given.spent)
         }
     };
