@@ -10,7 +10,7 @@ use alloy::{
 use chrono::{DateTime, TimeDelta, Utc};
 use dues_api::clock::{Clock as _, SystemClock};
 use dues_chain::{contract::Dues, source::RpcSource};
-use dues_domain::dunning::RetrySchedule;
+use dues_domain::{dunning::RetrySchedule, relay::RelayLimits};
 use dues_keeper::{
     BatchLimits, FeeLimits, Keeper, KeeperConfig, KeeperError, KeeperLimits, KeeperSigner, Plan, Round,
 };
@@ -104,6 +104,18 @@ pub fn keeper_config(stack: &Stack) -> KeeperConfig {
         token: stack.chain.token,
         poll_interval: Duration::from_millis(20),
         limits: keeper_limits(),
+        relay: Some(relay_limits()),
+    }
+}
+
+/// Those of the default configuration, but that an account may have fewer.
+#[must_use]
+pub fn relay_limits() -> RelayLimits {
+    RelayLimits {
+        per_account_per_day: 6,
+        gas_budget_per_day: 20_000_000,
+        max_gas_per_intent: 500_000,
+        longest_wait: TimeDelta::hours(1),
     }
 }
 

@@ -202,20 +202,22 @@ impl Ledger {
     /// A digest of every table's rows, so that "nothing was written" means just that. Left out is only when an API
     /// key was last used.
     pub async fn digest(&self) -> BTreeMap<String, String> {
-        let tables: Vec<String> =
-            sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'ledger'")
-                .fetch_all(&self.pool)
-                .await
-                .unwrap();
-        assert!(tables.len() > 8, "the ledger's tables are not where they are looked for: {tables:?}");
+        let tables: Vec<(String, String)> = sqlx::query_as(
+            "SELECT schemaname::text, tablename::text FROM pg_tables WHERE schemaname IN ('ledger', 'usage')",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        assert!(tables.len() > 13, "the ledger's tables are not where they are looked for: {tables:?}");
         let mut digests = BTreeMap::new();
-        for table in tables {
+        for (schema, table) in tables {
             let query = AssertSqlSafe(format!(
                 "SELECT count(*) || ' ' || coalesce(md5(string_agg(row::text, ',' ORDER BY row::text)), '')
-                 FROM (SELECT to_jsonb(t) - 'last_used_at' AS row FROM ledger.{table} t) rows"
+                 FROM (SELECT to_jsonb(t) - 'last_used_at' AS row FROM {schema}.{table} t) rows"
             ));
             let digest = sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap();
-            digests.insert(table, digest);
+            let name = if schema == "ledger" { table } else { format!("{schema}.{table}") };
+            digests.insert(name, digest);
         }
         digests
     }

@@ -5,6 +5,7 @@
 //!   [`Stack`] goes on.
 //! * [`Chain`]: wallets, the contract's calls, and what only a test may do to a chain (reorganise it, say).
 //! * [`Api`]: the HTTP side, as the platform's server sees it.
+//! * [`ApiServer`]: an API on a database alone, for what needs no chain.
 //! * [`FaultProxy`]: a node that fails, lags and lies, in front of one that does not.
 //! * [`Ledger`]: PostgreSQL, for looking at rows.
 //! * [`RunningKeeper`]: whoever charges what is due.
@@ -25,7 +26,9 @@ pub mod history;
 mod intents;
 mod keeper;
 mod ledger;
+mod relay;
 mod reorg;
+mod server;
 mod stack;
 mod wait;
 mod wallets;
@@ -36,9 +39,11 @@ pub use chain::{Chain, Permit, SignedTx, Token, event};
 pub use database::Database;
 pub use fault_proxy::{Counters, Fault, FaultProxy, Faults};
 pub use keeper::{
-    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, signer,
+    BlocklistToken, KeeperRow, MoodyToken, RunningKeeper, keeper_config, keeper_limits, now, relay_limits,
+    signer,
 };
 pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
+pub use server::{ApiServer, MovableClock};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};
 pub use wait::{SOON, eventually};
 pub use wallets::{OddWallet, sign_message, with_high_s};

@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use crate::{Account, Api, Chain, Database, Ledger, SOON, catalogue, database::scratch_dir, eventually};
+use crate::{
+    Account, Api, Chain, Database, Ledger, SOON, catalogue, database::scratch_dir, eventually, relay_limits,
+};
 
 /// How many blocks below the head count as final.
 pub const FINALITY_DEPTH: u64 = 12;
@@ -161,6 +163,7 @@ impl Site {
             finality_depth: FINALITY_DEPTH,
             // Tests charge by themselves, or have a keeper of their own.
             keeper: None,
+            relay: Some(relay_limits()),
         };
         let devnet = Devnet::up(devnet).await.unwrap_or_else(|error| panic!("no devnet: {error:#}"));
         let manifest = std::fs::read_to_string(self.data_dir().join("devnet.json")).unwrap();

@@ -93,6 +93,216 @@ impl Cases<'_> {
     }
 }
 
+/// What is wrong with usage.
+fn usage(cases: &mut Cases<'_>, account: Uuid) {
+    let good = json!({ "external_id": "customer-1", "event_id": "never" });
+    let with = |more: Value| {
+        let mut body = good.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let (events, holds) = ("/v1/usage", "/v1/usage/reservations");
+    for path in [events, holds] {
+        cases.bodies(path, &with(json!({ "tokens": 1 })));
+        for more in [
+            // Nothing, less than nothing, and what nobody can mean.
+            json!({}),
+            json!({ "requests": 0, "tokens": 0 }),
+            json!({ "requests": -1 }),
+            json!({ "tokens": -523 }),
+            json!({ "requests": 1, "tokens": -1 }),
+            json!({ "requests": 1.5 }),
+            json!({ "requests": "1" }),
+            json!({ "requests": null, "tokens": 1 }),
+            json!({ "requests": 1_000_000_001 }),
+            json!({ "tokens": 4_294_967_297_u64 }),
+            json!({ "tokens": u64::MAX }),
+            json!({ "tokens": 1e30 }),
+            json!({ "tokens": 1, "event_id": "" }),
+            json!({ "tokens": 1, "event_id": "x".repeat(129) }),
+            json!({ "tokens": 1, "event_id": "nul\u{0}" }),
+            json!({ "tokens": 1, "event_id": "line\nbreak" }),
+            json!({ "tokens": 1, "event_id": 5 }),
+            json!({ "tokens": 1, "event_id": null }),
+            // One name, and only one.
+            json!({ "tokens": 1, "external_id": null }),
+            json!({ "tokens": 1, "account_id": account }),
+            json!({ "tokens": 1, "wallet": "0x70997970C51812dc3A010C7d01b50e0d17dc79C8" }),
+            json!({ "tokens": 1, "external_id": null, "account_id": "nobody" }),
+            json!({ "tokens": 1, "external_id": null, "account_id": account.simple().to_string() }),
+        ] {
+            cases.post(path, &with(more), 422, "invalid_body");
+        }
+        for more in [
+            json!({ "tokens": 1, "external_id": "nobody" }),
+            json!({ "tokens": 1, "external_id": "nul\u{0}" }),
+            json!({ "tokens": 1, "external_id": null, "account_id": Uuid::now_v7() }),
+            json!({ "tokens": 1, "external_id": null, "wallet": Address::repeat_byte(0x55) }),
+        ] {
+            cases.post(path, &with(more), 404, "account_not_found");
+        }
+        let wallet = json!({ "tokens": 1, "external_id": null, "wallet": "0x12" });
+        cases.post(path, &with(wallet), 400, "invalid_address");
+        for more in
+            [json!({ "requests": 101 }), json!({ "tokens": 10_001 }), json!({ "tokens": 1_000_000_000 })]
+        {
+            cases.post(path, &with(more), 402, "quota_exceeded");
+        }
+    }
+    for at in ["yesterday", "2027-01-01", "2027-02-30T00:00:00Z", "2027-01-01T00:00:00"] {
+        cases.post(events, &with(json!({ "tokens": 1, "occurred_at": at })), 422, "invalid_body");
+    }
+    for (at, code) in [
+        ("1970-01-01T00:00:00Z", "event_too_late"),
+        ("0001-01-01T00:00:00Z", "event_too_late"),
+        ("9999-12-31T23:59:59Z", "event_too_early"),
+    ] {
+        cases.post(events, &with(json!({ "tokens": 1, "occurred_at": at })), 422, code);
+    }
+    for more in [json!({ "conversations": 1 }), json!({ "tokens": 1, "occurred_at": "2027-01-01T00:00:00Z" })]
+    {
+        cases.post(holds, &with(more), 422, "invalid_body");
+    }
+    for seconds in [json!(0), json!(-1), json!(86_401), json!("60"), json!(1.5)] {
+        cases.post(holds, &with(json!({ "tokens": 1, "expires_in_seconds": seconds })), 422, "invalid_body");
+    }
+    let nobodys = "rsv_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let settled = json!({ "requests": 1, "tokens": 1 });
+    cases.bodies(&format!("{holds}/{nobodys}/settle"), &settled);
+    cases.post(&format!("{holds}/{nobodys}/settle"), &settled, 404, "reservation_not_found");
+    cases.post(
+        &format!("{holds}/{nobodys}/settle"),
+        &json!({ "requests": -1, "tokens": 1 }),
+        422,
+        "invalid_body",
+    );
+    cases.post(&format!("{holds}/{nobodys}/release"), &json!({}), 404, "reservation_not_found");
+    for id in ["x", "rsv_", &nobodys[..40], &format!("{nobodys}A"), &account.to_string(), "%FF"] {
+        cases.post(&format!("{holds}/{id}/settle"), &settled, 400, "invalid_id");
+        cases.post(&format!("{holds}/{id}/release"), &settled, 400, "invalid_id");
+    }
+    for events in [json!([]), json!({}), json!(null), json!(vec![json!({}); 1_001])] {
+        cases.post("/v1/usage/batch", &json!({ "events": events }), 422, "invalid_body");
+    }
+    cases.post("/v1/usage/batch", &json!({ "events": [], "more": 1 }), 422, "invalid_body");
+    let request = cases.keyed(Method::POST, "/v1/usage/batch").header(CONTENT_TYPE, "application/json");
+    cases.add("a batch of a megabyte", request.body(" ".repeat(1_048_577)), 413, "body_too_large");
+    for query in [
+        "from=yesterday",
+        "from=2027-13-01",
+        "to=",
+        "days=5",
+        "from=2027-01-02&to=2027-01-01",
+        "from=2026-01-01&to=2027-01-03",
+        "from=-5000-01-01&to=-5000-01-02",
+        "to=%2B99999-01-01",
+    ] {
+        cases.get(&format!("/v1/accounts/{account}/usage?{query}"), 400, "invalid_query");
+    }
+}
+
+/// What is wrong with signed intents before anybody simulates them.
+fn relay(cases: &mut Cases<'_>, account: Uuid) {
+    let (path, unknown) = ("/v1/relay", Uuid::now_v7());
+    for id in ["nobody", "1", "%00", &account.simple().to_string()] {
+        cases.get(&format!("/v1/relay/{id}"), 400, "invalid_id");
+    }
+    for id in [unknown, account, Uuid::nil()] {
+        cases.get(&format!("/v1/relay/{id}"), 404, "relay_not_found");
+    }
+    let named = |account: Uuid| format!("0x{:0>64}", account.simple().to_string());
+    let subscribe = json!({
+        "intent": {
+            "kind": "subscribe", "payer": Address::repeat_byte(5), "onchain_plan_id": 1, "reference": named(account),
+            "count": 0, "renews": true, "nonce": "0", "deadline": "99999999999",
+        },
+        "signature": format!("0x{}", "ab".repeat(65)),
+    });
+    let other = |kind: &str, fields: Value| {
+        let mut intent = fields;
+        intent["kind"] = json!(kind);
+        intent["nonce"] = json!("0");
+        intent["deadline"] = json!("99999999999");
+        json!({ "intent": intent, "signature": "0x" })
+    };
+    let change =
+        other("change", json!({ "onchain_id": 4000, "onchain_plan_id": 1, "count": 0, "max_amount": "0" }));
+    let cancel = other("cancel", json!({ "onchain_id": "4000", "at_once": true }));
+    cases.bodies(path, &subscribe);
+
+    let permit = |value: &str, signature: String| json!({ "kind": "eip2612", "value": value, "deadline": "1", "signature": signature });
+    let good = format!("0x{}1b", "ab".repeat(64));
+    let permit2 = json!({
+        "kind": "permit2", "value": "1", "expiration": "281474976710656", "nonce": "0", "signature_deadline": "1",
+        "signature": "0x",
+    });
+    let with = |body: &Value, pointer: &str, value: Value| {
+        let mut body = body.clone();
+        match body.pointer_mut(pointer) {
+            Some(old) => *old = value,
+            None => body[pointer.trim_start_matches('/')] = value,
+        }
+        body
+    };
+    let far = "9".repeat(78);
+    for (body, pointer, value, status, code) in [
+        (&subscribe, "/intent", json!({}), 422, "invalid_body"),
+        (&subscribe, "/intent", json!({ "kind": "call", "data": "0x" }), 422, "invalid_body"),
+        (&subscribe, "/intent/kind", json!("cancel"), 422, "invalid_body"),
+        (&subscribe, "/intent/payer", json!(5), 422, "invalid_body"),
+        (&subscribe, "/intent/payer", json!("0x12"), 400, "invalid_address"),
+        (&subscribe, "/intent/payer", json!(Address::ZERO), 400, "invalid_address"),
+        (&subscribe, "/intent/onchain_plan_id", json!(-1), 422, "invalid_body"),
+        (&subscribe, "/intent/onchain_plan_id", json!("4294967296"), 422, "invalid_body"),
+        (&subscribe, "/intent/onchain_plan_id", json!("4294967295"), 422, "plan_not_sold"),
+        (&subscribe, "/intent/onchain_plan_id", json!(0), 422, "plan_not_sold"),
+        (&subscribe, "/intent/reference", json!("0x12"), 422, "invalid_body"),
+        (&subscribe, "/intent/reference", json!(named(account)[2..]), 422, "invalid_body"),
+        (&subscribe, "/intent/reference", json!(named(unknown)), 404, "account_not_found"),
+        (&subscribe, "/intent/count", json!(65536), 422, "invalid_body"),
+        (&subscribe, "/intent/count", json!("1"), 422, "invalid_body"),
+        (&subscribe, "/intent/renews", json!("yes"), 422, "invalid_body"),
+        (&subscribe, "/intent/nonce", json!(1.5), 422, "invalid_body"),
+        (&subscribe, "/intent/nonce", json!("0x1"), 422, "invalid_body"),
+        (&subscribe, "/intent/nonce", json!(far), 422, "invalid_body"),
+        (&subscribe, "/intent/deadline", json!(null), 422, "invalid_body"),
+        (&subscribe, "/intent/deadline", json!("1"), 422, "intent_expired"),
+        (&subscribe, "/signature", json!("abab"), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!("0xab0"), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!("0xéé"), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!(format!("0x{}", "ab".repeat(4097))), 422, "malformed_signature"),
+        (&subscribe, "/signature", json!(null), 422, "invalid_body"),
+        (&subscribe, "/permit", json!({}), 422, "invalid_body"),
+        (&subscribe, "/permit", permit("1", "0x".into()), 422, "malformed_signature"),
+        (&subscribe, "/permit", permit("1", format!("0x{}05", "ab".repeat(64))), 422, "malformed_signature"),
+        (&subscribe, "/permit", permit("-1", good.clone()), 422, "invalid_body"),
+        (&subscribe, "/permit", permit2, 422, "invalid_body"),
+        (&subscribe, "/chain_id", json!(1), 422, "unknown_chain"),
+        (&subscribe, "/chain_id", json!("31337"), 422, "invalid_body"),
+        (&subscribe, "/contract", json!(Address::repeat_byte(1)), 422, "unknown_chain"),
+        (&subscribe, "/contract", json!("0x1"), 400, "invalid_address"),
+        (&subscribe, "/to", json!(Address::repeat_byte(1)), 422, "invalid_body"),
+        (&subscribe, "/data", json!("0x"), 422, "invalid_body"),
+        (&change, "/signature", json!("0x"), 404, "subscription_not_found"),
+        (
+            &change,
+            "/intent/max_amount",
+            json!("340282366920938463463374607431768211456"),
+            422,
+            "invalid_body",
+        ),
+        (&cancel, "/signature", json!("0x"), 404, "subscription_not_found"),
+        (&cancel, "/intent/onchain_id", json!(u64::MAX), 404, "subscription_not_found"),
+        (&cancel, "/intent/onchain_id", json!(u64::MAX.to_string() + "0"), 422, "invalid_body"),
+        (&cancel, "/permit", permit("1", good), 422, "invalid_body"),
+    ] {
+        let body = with(body, pointer, value);
+        let shown: String = body.pointer(pointer).unwrap().to_string().chars().take(60).collect();
+        let request = cases.keyed(Method::POST, path).json(&body);
+        cases.add(&format!("POST {path} with {pointer} {shown}"), request, status, code);
+    }
+}
+
 fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
     let mut cases = Cases { stack, cases: Vec::new() };
     let unknown = Uuid::now_v7();
@@ -220,7 +430,7 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
 
     let simple = account.simple().to_string();
     let bad_ids = ["nobody", "1", "00000000-0000-0000-0000-00000000000g", "%00", "%FF", "..%2f..", &simple];
-    for tail in ["", "/transactions", "/entitlements"] {
+    for tail in ["", "/transactions", "/entitlements", "/usage"] {
         for id in bad_ids {
             cases.get(&format!("/v1/accounts/{id}{tail}"), 400, "invalid_id");
         }
@@ -275,6 +485,9 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         }
     }
 
+    usage(&mut cases, account);
+    relay(&mut cases, account);
+
     let account = account.to_string();
     for path in [
         "/",
@@ -307,6 +520,11 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         (Method::GET, "/api/session"),
         (Method::POST, "/api/plans"),
         (Method::POST, "/v1/entitlements"),
+        (Method::GET, "/v1/usage"),
+        (Method::GET, "/v1/usage/batch"),
+        (Method::POST, &format!("/v1/accounts/{account}/usage")),
+        (Method::GET, "/v1/relay"),
+        (Method::POST, &format!("/v1/relay/{unknown}")),
         (Method::OPTIONS, "/v1/accounts"),
         (Method::POST, "/healthz"),
         (Method::POST, "/readyz"),
@@ -325,6 +543,9 @@ async fn every_wrong_request_is_answered_with_its_problem_and_writes_nothing() {
     let (_, other) = stack.customer(2).await;
     let owner = stack.api.account("customer-2").await;
     assert_eq!(stack.api.link(owner.id, other.address()).await.status, 201);
+    // The first thing that is asked of an account opens its counters, also where it is refused.
+    let first = json!({ "external_id": "customer-1", "event_id": "first", "conversations": 1 });
+    assert_eq!(stack.api.post("/v1/usage", &first).await.status, 200);
     stack.synced().await;
     let mut before = stack.ledger.digest().await;
     let mut wrong = Vec::new();

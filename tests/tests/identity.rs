@@ -531,7 +531,9 @@ async fn a_session_is_let_in_by_its_own_token_alone_and_until_it_ends() {
         ("two cookies", None, Some(format!("{good}; dues_session=dues_st_x"))),
         ("another cookie", None, Some(format!("__Host-dues_session={token}"))),
     ];
-    for (method, path) in [(Method::GET, "/api/subscription"), (Method::DELETE, "/api/session")] {
+    for (method, path) in
+        [(Method::GET, "/api/subscription"), (Method::GET, "/api/usage"), (Method::DELETE, "/api/session")]
+    {
         for (name, authorization, cookie) in &cases {
             let mut request = identity.public(method.clone(), path).header("origin", identity.origin());
             if let Some(authorization) = authorization {
@@ -610,6 +612,18 @@ async fn the_platform_signs_its_user_in_for_as_long_as_it_says() {
     }
     let short = stack.api.post(&path, &json!({ "ttl_seconds": 60 })).await.ok();
     let token = short["token"].as_str().unwrap();
+    let used = json!({ "external_id": "customer-1", "event_id": "one", "requests": 1, "tokens": 7 });
+    assert_eq!(stack.api.post("/v1/usage", &used).await.status, 200);
+    let usage = async |query: &str| {
+        let path = format!("/api/usage{query}");
+        Answer::to(identity.public(Method::GET, &path).bearer_auth(token)).await
+    };
+    let own = usage("").await.ok();
+    assert_eq!(own["current"]["meters"]["tokens"]["used"], 7);
+    let mut seen = stack.api.get(&format!("/v1/accounts/{}/usage", account.id)).await.ok();
+    seen["as_of"] = own["as_of"].clone();
+    assert_eq!(own, seen);
+    usage("?from=yesterday").await.assert_problem("no day", 400, "invalid_query");
     assert_eq!(identity.subscription(token).await.status, 200);
     identity.pass(Duration::from_secs(60)).await;
     identity.subscription(token).await.assert_problem("after a minute", 401, "no_session");

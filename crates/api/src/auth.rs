@@ -77,7 +77,15 @@ macro_rules! required_scope {
         }
     )*};
 }
-required_scope!(AccountsRead, AccountsWrite, EntitlementsRead, SessionsWrite);
+required_scope!(
+    AccountsRead,
+    AccountsWrite,
+    EntitlementsRead,
+    UsageRead,
+    UsageWrite,
+    RelayWrite,
+    SessionsWrite
+);
 
 /// A caller whose key has the scope `S`. As an extractor it comes first, so that nothing is read of a request
 /// that may not be made.
@@ -105,7 +113,7 @@ impl<S: RequiredScope> FromRequestParts<AppState> for Caller<S> {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let key = bearer(parts).ok_or(Code::Unauthenticated)?;
-        let found = state.store.authenticate(&hash(key), state.clock.now()).await?;
+        let found = state.snapshot.authenticate(&hash(key), state.clock.now()).await?;
         let key = found.ok_or(Code::Unauthenticated)?;
         if key.scopes.contains(&S::SCOPE) {
             Ok(Self { key: key.id, scope: PhantomData })

@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use dues_domain::{
     catalogue::Tier,
     dunning::{Dunning, Runway},
-    entitlement::{ChainEvidence, Entitlement, Finality, Meter, Rail, ScheduledPlan},
+    entitlement::{ChainEvidence, Entitlement, Finality, Rail, ScheduledPlan},
     money::Money,
     subscription::SubscriptionStatus,
+    usage::{Meter, Meters},
 };
 use dues_store::{Account, AccountOrigin, Wallet, WalletProof};
 use serde::{Deserialize, Serialize};
@@ -147,7 +148,7 @@ pub(crate) struct EntitlementsBody {
     /// When this answer changes if nothing but time happens: the end of the paid period, or of the grace after
     /// it. `null` for `free`.
     valid_until: Option<DateTime<Utc>>,
-    meters: Meters,
+    meters: MetersBody,
     /// What the tier rests on; `null` for `free`.
     source: Option<SourceBody>,
     /// The instant that this answer is about.
@@ -225,31 +226,64 @@ impl RenewalBody {
     }
 }
 
+/// An account's names.
 #[derive(Debug, Serialize, ToSchema)]
-struct AccountName {
+pub(crate) struct AccountName {
     id: Uuid,
     external_id: Option<String>,
 }
 
+impl From<&Account> for AccountName {
+    fn from(account: &Account) -> Self {
+        Self { id: account.id.as_uuid(), external_id: account.external_id.clone() }
+    }
+}
+
+/// The quotas of the window that runs.
 #[derive(Debug, Serialize, ToSchema)]
-struct Meters {
+#[schema(as = Meters)]
+pub(crate) struct MetersBody {
     requests: MeterBody,
     tokens: MeterBody,
+}
+
+impl From<Meters> for MetersBody {
+    fn from(meters: Meters) -> Self {
+        Self { requests: meters.requests.into(), tokens: meters.tokens.into() }
+    }
 }
 
 /// A quota and its window.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Meter)]
 struct MeterBody {
-    /// How much the window holds; `null` means unlimited.
+    /// How much is included in the window; `null` means unlimited.
+    #[schema(example = 50_000)]
     limit: Option<u64>,
-    /// When the next window begins.
+    /// How much of it is used.
+    #[schema(example = 12)]
+    used: u64,
+    /// What reservations hold.
+    #[schema(example = 0)]
+    reserved: u64,
+    /// What is left of `limit`; `null` means unlimited.
+    #[schema(example = 49_988)]
+    remaining: Option<u64>,
+    /// What is never passed; `null` means nothing. Another one than `limit` where more may be used than is included.
+    #[schema(example = 50_000)]
+    hard_limit: Option<u64>,
+    /// The part of `used` that was not included.
+    #[schema(example = 0)]
+    overage: u64,
+    /// When the next window begins. An upgrade does not move it.
     resets_at: DateTime<Utc>,
 }
 
 impl From<Meter> for MeterBody {
     fn from(meter: Meter) -> Self {
-        Self { limit: meter.quota.limit(), resets_at: meter.resets_at }
+        let remaining = meter.remaining();
+        let Meter { limit, hard_limit, used, reserved, overage, resets_at } = meter;
+        Self { limit, used, reserved, remaining, hard_limit, overage, resets_at }
     }
 }
 
@@ -274,9 +308,14 @@ struct SourceBody {
 }
 
 impl EntitlementsBody {
-    pub(crate) fn new(account: &Account, entitlement: Entitlement, as_of: DateTime<Utc>) -> Self {
+    pub(crate) fn new(
+        account: &Account,
+        entitlement: Entitlement,
+        meters: Meters,
+        as_of: DateTime<Utc>,
+    ) -> Self {
         Self {
-            account: AccountName { id: account.id.as_uuid(), external_id: account.external_id.clone() },
+            account: account.into(),
             tier: entitlement.tier,
             status: entitlement.status,
             cancel_at_period_end: entitlement.cancel_at_period_end,
@@ -284,7 +323,7 @@ impl EntitlementsBody {
             renewal: RenewalBody::new(entitlement.dunning, entitlement.runway),
             features: entitlement.features,
             valid_until: entitlement.valid_until,
-            meters: Meters { requests: entitlement.requests.into(), tokens: entitlement.tokens.into() },
+            meters: meters.into(),
             source: entitlement.source.map(|(subscription, rail, evidence)| {
                 let ChainEvidence { source, onchain_id, block, log_index, finality } = evidence;
                 SourceBody {

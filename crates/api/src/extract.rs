@@ -3,17 +3,22 @@
 use alloy_primitives::Address;
 use axum::{
     Json,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection,
+    },
     http::{
         header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
         request::Parts,
     },
 };
-use dues_domain::ids::AccountId;
+use dues_domain::ids::{AccountId, RelayIntentId, ReservationId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::problem::{Code, Problem};
+use crate::{
+    endpoints::parse_reservation_id,
+    problem::{Code, Problem},
+};
 
 /// A JSON object as a body. (serde would also take an array, field by field.)
 #[derive(Debug)]
@@ -58,6 +63,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
     }
 }
 
+/// A [`Body`] of many parts, which may be larger than others.
+#[derive(Debug)]
+pub(crate) struct LargeBody<T>(pub(crate) T);
+
+/// The largest body of many parts.
+pub(crate) const LARGE_BODY_LIMIT: usize = 1024 * 1024;
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for LargeBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Problem> {
+        DefaultBodyLimit::max(LARGE_BODY_LIMIT).apply(&mut request);
+        Body::from_request(request, state).await.map(|Body(body)| Self(body))
+    }
+}
+
 /// The account id in the path.
 #[derive(Debug)]
 pub(crate) struct AccountPath(pub(crate) AccountId);
@@ -84,6 +105,34 @@ impl<S: Send + Sync> FromRequestParts<S> for WalletPath {
             Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
         let id = id.parse().map_err(|_| Problem::new(Code::InvalidId))?;
         Ok(Self(id, address(&wallet)?))
+    }
+}
+
+/// The reservation id in the path, with the account that it names.
+#[derive(Debug)]
+pub(crate) struct ReservationPath(pub(crate) AccountId, pub(crate) ReservationId);
+
+impl<S: Send + Sync> FromRequestParts<S> for ReservationPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id): Path<String> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        parse_reservation_id(&id).map(|(account, id)| Self(account, id))
+    }
+}
+
+/// The id of a signed intent in the path.
+#[derive(Debug)]
+pub(crate) struct RelayPath(pub(crate) RelayIntentId);
+
+impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id): Path<String> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        id.parse().map(Self).map_err(|_| Problem::new(Code::InvalidId))
     }
 }
 

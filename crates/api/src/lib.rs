@@ -1,15 +1,18 @@
-//! The REST API: accounts, wallets, entitlements.
+//! The REST API: accounts, wallets, entitlements, usage.
 //!
 //! * one file per endpoint in `endpoints`, each with its request, its errors and its documentation;
 //! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
 //! * [`auth`]: API keys, of which only hashes are kept; `session`: tokens and cookies of end users, likewise;
 //! * `challenge`, [`proof`]: what wallets sign, and whether they have;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
+//! * [`counters`]: what is used, in memory, for the answers that only tell of it;
+//! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
 pub mod auth;
 mod challenge;
 pub mod clock;
+pub mod counters;
 mod dto;
 mod endpoints;
 mod extract;
@@ -18,9 +21,11 @@ pub mod openapi;
 pub mod problem;
 pub mod proof;
 pub mod readiness;
+pub mod relay;
 mod session;
 pub mod site;
 pub mod snapshot;
+pub mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,7 +38,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    clock::Clock, endpoints as e, proof::ContractWallets, readiness::Probe, site::Site, snapshot::Snapshot,
+    clock::Clock, counters::Counters, endpoints as e, proof::ContractWallets, readiness::Probe, relay::Relay,
+    site::Site, snapshot::Snapshot,
 };
 
 /// How long requests that are under way may take after the order to stop.
@@ -46,6 +52,8 @@ pub struct AppState {
     pub store: Store,
     /// What it says of accounts, in memory.
     pub snapshot: Snapshot,
+    /// What is used.
+    pub usage: Counters,
     /// What the tiers give.
     pub catalogue: Arc<Catalogue>,
     /// The time.
@@ -56,6 +64,8 @@ pub struct AppState {
     pub contract_wallets: ContractWallets,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
+    /// What signed intents are taken; `None` for none.
+    pub relay: Option<Relay>,
 }
 
 /// Every endpoint, in one list.
@@ -70,11 +80,20 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::session_challenge::challenge_sign_in))
         .routes(routes!(e::session_create::sign_in, e::session_end::sign_out))
         .routes(routes!(e::subscription_get::own_subscription))
+        .routes(routes!(e::usage_get::own_usage))
         .routes(routes!(e::plans_list::list_plans))
         .routes(routes!(e::plans_list::see_plans))
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
         .routes(routes!(e::transactions_list::list_transactions))
+        .routes(routes!(e::usage_consume::consume_usage))
+        .routes(routes!(e::usage_batch::consume_usage_batch))
+        .routes(routes!(e::usage_reserve::reserve_usage))
+        .routes(routes!(e::usage_settle::settle_reservation))
+        .routes(routes!(e::usage_release::release_reservation))
+        .routes(routes!(e::usage_get::get_usage))
+        .routes(routes!(e::relay_post::relay_intent))
+        .routes(routes!(e::relay_get::get_relayed))
         .routes(routes!(e::health::healthz))
         .routes(routes!(e::health::readyz))
 }

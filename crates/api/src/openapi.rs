@@ -21,6 +21,8 @@ use utoipa::{
         (name = "sessions", description = "End users: signing in, and what they see"),
         (name = "plans", description = "What is sold"),
         (name = "entitlements", description = "What an account may do right now, and why"),
+        (name = "usage", description = "Checking and counting what an account uses, within its quotas"),
+        (name = "relay", description = "What payers signed, sent for them: they need no ether"),
         (name = "health", description = "For orchestrators and monitors"),
     ),
     modifiers(&ApiKeyScheme),
@@ -34,7 +36,10 @@ impl Modify for ApiKeyScheme {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("dues_sk_…")
-            .description(Some("An API key. Scopes: `accounts:read`, `accounts:write`, `entitlements:read`, `sessions:write`."))
+            .description(Some(
+                "An API key. Scopes: `accounts:read`, `accounts:write`, `entitlements:read`, \
+                 `usage:read`, `usage:write`, `relay:write`, `sessions:write`.",
+            ))
             .build();
         document
             .components

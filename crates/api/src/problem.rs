@@ -12,6 +12,7 @@ use axum::{
 };
 use dues_store::StoreError;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{Content, Ref, RefOr, Response, ResponseBuilder},
@@ -28,7 +29,7 @@ pub enum Code {
     InvalidJson,
     /// The body is JSON, but not what the endpoint takes.
     InvalidBody,
-    /// An id in the path is no UUID.
+    /// An id in the path is none.
     InvalidId,
     /// An address is not 20 bytes of hexadecimal, or its EIP-55 checksum is wrong.
     InvalidAddress,
@@ -65,6 +66,40 @@ pub enum Code {
     WalletNotFound,
     /// The account was made for this wallet, and would be nobody's without it.
     WalletNeeded,
+    /// A quota has no room for it.
+    QuotaExceeded,
+    /// The event id was used for something else.
+    EventIdConflict,
+    /// The event is older than events may be.
+    EventTooLate,
+    /// The event is of the future.
+    EventTooEarly,
+    /// No such reservation.
+    ReservationNotFound,
+    /// The reservation has ended in another way.
+    ReservationEnded,
+    /// No such subscription on the chain.
+    SubscriptionNotFound,
+    /// No such signed intent.
+    RelayNotFound,
+    /// No contract of ours is on this chain.
+    UnknownChain,
+    /// The on-chain plan sells none of the catalogue, or takes no subscribers any more.
+    PlanNotSold,
+    /// A signature is none.
+    MalformedSignature,
+    /// The deadline of what was signed is over, or nobody sent it in time.
+    IntentExpired,
+    /// Another intent with the payer's nonce is under way, or was carried out.
+    NonceTaken,
+    /// The contract would not take the intent; `reason` says why.
+    RelayRefused,
+    /// The account has had as many intents sent as it may in 24 hours.
+    RelayLimitReached,
+    /// The gas for 24 hours is spent.
+    RelayBudgetSpent,
+    /// No signed intents are taken here.
+    RelayDisabled,
     /// The body is larger than the endpoint takes.
     BodyTooLarge,
     /// The body's `Content-Type` is not `application/json`.
@@ -85,12 +120,23 @@ impl Code {
             Self::InvalidJson | Self::InvalidId | Self::InvalidAddress | Self::InvalidQuery => {
                 StatusCode::BAD_REQUEST
             }
-            Self::InvalidBody => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidBody
+            | Self::EventTooLate
+            | Self::EventTooEarly
+            | Self::UnknownChain
+            | Self::PlanNotSold
+            | Self::MalformedSignature
+            | Self::IntentExpired
+            | Self::RelayRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::QuotaExceeded => StatusCode::PAYMENT_REQUIRED,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::InsufficientScope => StatusCode::FORBIDDEN,
-            Self::AccountNotFound | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::AccountNotFound
+            | Self::ReservationNotFound
+            | Self::SubscriptionNotFound
+            | Self::RelayNotFound
+            | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WalletTaken => StatusCode::CONFLICT,
             Self::ChallengeInvalid => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ChallengeExpired => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ChallengeSpent => StatusCode::CONFLICT,
@@ -100,10 +146,16 @@ impl Code {
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::WalletNotFound => StatusCode::NOT_FOUND,
             Self::WalletNeeded => StatusCode::CONFLICT,
+            Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded | Self::NonceTaken => {
+                StatusCode::CONFLICT
+            }
+            Self::RelayLimitReached => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Timeout | Self::RelayBudgetSpent | Self::RelayDisabled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -111,7 +163,7 @@ impl Code {
         match self {
             Self::InvalidJson => "The body is not valid JSON",
             Self::InvalidBody => "The body is not what this endpoint takes",
-            Self::InvalidId => "The id is not a UUID",
+            Self::InvalidId => "The id is not valid",
             Self::InvalidAddress => "The address is not valid",
             Self::InvalidQuery => "The query is not valid",
             Self::Unauthenticated => "A valid API key is needed",
@@ -131,6 +183,23 @@ impl Code {
             Self::CrossSite => "The request does not come from our own pages",
             Self::WalletNotFound => "The account has no such wallet",
             Self::WalletNeeded => "The account was made for this wallet",
+            Self::QuotaExceeded => "A quota has no room for it",
+            Self::EventIdConflict => "The event id was used for something else",
+            Self::EventTooLate => "The event is too old to be counted",
+            Self::EventTooEarly => "The event is of the future",
+            Self::ReservationNotFound => "There is no such reservation",
+            Self::ReservationEnded => "The reservation has ended already",
+            Self::SubscriptionNotFound => "There is no such subscription",
+            Self::RelayNotFound => "There is no such intent",
+            Self::UnknownChain => "There is no such chain or contract here",
+            Self::PlanNotSold => "The plan is not sold",
+            Self::MalformedSignature => "A signature is not one",
+            Self::IntentExpired => "The intent has expired",
+            Self::NonceTaken => "Another intent has this nonce",
+            Self::RelayRefused => "The contract does not take the intent",
+            Self::RelayLimitReached => "The account has had its intents for today",
+            Self::RelayBudgetSpent => "The gas for today is spent",
+            Self::RelayDisabled => "Signed intents are not sent here",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::Internal => "Something went wrong on our side",
@@ -161,6 +230,23 @@ impl Code {
             Self::CrossSite => "cross_site",
             Self::WalletNotFound => "wallet_not_found",
             Self::WalletNeeded => "wallet_needed",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::EventIdConflict => "event_id_conflict",
+            Self::EventTooLate => "event_too_late",
+            Self::EventTooEarly => "event_too_early",
+            Self::ReservationNotFound => "reservation_not_found",
+            Self::ReservationEnded => "reservation_ended",
+            Self::SubscriptionNotFound => "subscription_not_found",
+            Self::RelayNotFound => "relay_not_found",
+            Self::UnknownChain => "unknown_chain",
+            Self::PlanNotSold => "plan_not_sold",
+            Self::MalformedSignature => "malformed_signature",
+            Self::IntentExpired => "intent_expired",
+            Self::NonceTaken => "nonce_taken",
+            Self::RelayRefused => "relay_refused",
+            Self::RelayLimitReached => "relay_limit_reached",
+            Self::RelayBudgetSpent => "relay_budget_spent",
+            Self::RelayDisabled => "relay_disabled",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Internal => "internal",
@@ -175,6 +261,11 @@ impl Code {
 pub struct Problem {
     code: Code,
     detail: Option<String>,
+    /// What a program needs to know of this very problem beside the members that every one has (RFC 9457, 3.2).
+    more: Option<Box<Map<String, Value>>>,
+    reason: Option<&'static str>,
+    /// In seconds.
+    retry_after: Option<u64>,
 }
 
 /// A problem as it is written (RFC 9457, `application/problem+json`).
@@ -194,6 +285,18 @@ pub struct ProblemBody {
     code: Code,
     /// What this very problem is, for people.
     detail: Option<String>,
+    /// Of `relay_refused`: why, for programs. Stable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+/// A problem with what it has beside.
+#[derive(Serialize)]
+struct Written {
+    #[serde(flatten)]
+    body: ProblemBody,
+    #[serde(flatten)]
+    more: Option<Map<String, Value>>,
 }
 
 /// What every endpoint with a key can answer, for the OpenAPI document.
@@ -258,7 +361,21 @@ impl Problem {
     /// The problem that `code` names.
     #[must_use]
     pub const fn new(code: Code) -> Self {
-        Self { code, detail: None }
+        Self { code, detail: None, more: None, reason: None, retry_after: None }
+    }
+
+    /// Says why, for programs.
+    #[must_use]
+    pub const fn with_reason(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Says in how many seconds it is worth another try.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     /// Says what this very problem is. `detail` is shown to the caller.
@@ -266,6 +383,31 @@ impl Problem {
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+
+    /// Adds members of its own.
+    #[must_use]
+    pub fn with_members(mut self, members: Map<String, Value>) -> Self {
+        self.more = Some(Box::new(members));
+        self
+    }
+
+    /// The problem in a list of results, where it has no response of its own.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        serde_json::to_value(self.into_written()).unwrap_or_default()
+    }
+
+    fn into_written(self) -> Written {
+        let body = ProblemBody {
+            r#type: format!("urn:dues:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: self.code.http_status().as_u16(),
+            code: self.code,
+            detail: self.detail,
+            reason: self.reason,
+        };
+        Written { body, more: self.more.map(|more| *more) }
     }
 }
 
@@ -314,18 +456,11 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
-        let status = self.code.http_status();
-        let body = ProblemBody {
-            r#type: format!("urn:dues:problem:{}", self.code.as_str()),
-            title: self.code.title(),
-            status: status.as_u16(),
-            code: self.code,
-            detail: self.detail,
-        };
-        let mut response = (status, Json(body)).into_response();
+        let (code, status, retry_after) = (self.code, self.code.http_status(), self.retry_after);
+        let mut response = (status, Json(self.into_written())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        match self.code {
+        match code {
             Code::Unauthenticated | Code::NoSession => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -333,6 +468,9 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
+        }
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -352,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_code_is_spelled_one_way() {
-        for code in [
+        let codes = [
             Code::InvalidJson,
             Code::AccountNotFound,
             Code::UnsupportedMediaType,
@@ -360,7 +498,14 @@ mod tests {
             Code::ChallengeInvalid,
             Code::SignatureNotVerifiable,
             Code::NoSession,
-        ] {
+            Code::QuotaExceeded,
+            Code::EventIdConflict,
+            Code::EventTooLate,
+            Code::EventTooEarly,
+            Code::ReservationNotFound,
+            Code::ReservationEnded,
+        ];
+        for code in codes {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

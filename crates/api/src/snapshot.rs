@@ -16,8 +16,9 @@ use std::{
 };
 
 use alloy_primitives::Address;
+use chrono::{DateTime, Utc};
 use dues_domain::{chain::ChainSource, entitlement::SubscriptionFacts, ids::AccountId};
-use dues_store::{Account, AccountSubscriptions, Change, Changes, Grants, Store, StoreError};
+use dues_store::{Account, AccountSubscriptions, ApiKey, Change, Changes, Grants, Store, StoreError};
 use quick_cache::sync::Cache;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +26,8 @@ use uuid::Uuid;
 
 /// How far behind the ledger an answer from memory may be.
 pub const FRESH_FOR: Duration = Duration::from_secs(1);
+/// How many API keys are kept.
+const KEYS: usize = 1_000;
 /// How often a beat is sent.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// A listener that has told nothing for this long, although beats are sent, is given up for a new one.
@@ -56,6 +59,8 @@ struct Shared {
     /// Where accounts were found by another name. What is found there is looked at again.
     by_external_id: Cache<Box<str>, AccountId>,
     by_wallet: Cache<Address, AccountId>,
+    /// API keys, by the hashes of their secrets.
+    keys: Cache<[u8; 32], Arc<ApiKey>>,
     state: Mutex<State>,
 }
 
@@ -66,6 +71,14 @@ struct State {
     finals: HashMap<ChainSource, u64>,
     /// Accounts that are being read, how many times, and whether they have changed meanwhile.
     reading: HashMap<AccountId, Reading>,
+    /// How often keys have changed.
+    keys_changed: u64,
+}
+
+impl State {
+    fn is_fresh(&self) -> bool {
+        self.beat.is_some_and(|beat| beat.elapsed() < FRESH_FOR)
+    }
 }
 
 #[derive(Default)]
@@ -90,6 +103,7 @@ impl Snapshot {
             accounts: Cache::new(capacity),
             by_external_id: Cache::new(capacity),
             by_wallet: Cache::new(capacity),
+            keys: Cache::new(KEYS),
             state: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -134,6 +148,35 @@ impl Snapshot {
         let Some(account) = found else { return Ok(None) };
         self.shared.by_wallet.insert(wallet, account.id);
         self.account(account.id).await
+    }
+
+    /// The API key with `hash`, where it exists, has not expired by `now` and is not revoked.
+    ///
+    /// # Errors
+    /// As [`Store::authenticate`].
+    pub async fn authenticate(
+        &self,
+        hash: &[u8; 32],
+        now: DateTime<Utc>,
+    ) -> Result<Option<Arc<ApiKey>>, StoreError> {
+        let Shared { store, keys, state, .. } = &*self.shared;
+        let (is_fresh, keys_changed) = {
+            let state = lock(state);
+            (state.is_fresh(), state.keys_changed)
+        };
+        if is_fresh && let Some(key) = keys.get(hash) {
+            if key.expires_at.is_some_and(|expires_at| expires_at <= now) {
+                return Ok(None);
+            }
+            store.note_use(key.id, now);
+            return Ok(Some(key));
+        }
+        let Some(key) = store.authenticate(hash, now).await?.map(Arc::new) else { return Ok(None) };
+        let state = lock(state);
+        if state.keys_changed == keys_changed {
+            keys.insert(*hash, Arc::clone(&key));
+        }
+        Ok(Some(key))
     }
 
     /// Forgets `account`, which this process has just changed: its own caller sees that at once.
@@ -207,7 +250,7 @@ impl Snapshot {
                 Ok(Ok(Change::Final(source, number))) => {
                     lock(&self.shared.state).finals.insert(source, number);
                 }
-                Ok(Ok(Change::Keys)) => {}
+                Ok(Ok(Change::Keys)) => self.shared.forget_keys(),
                 Ok(Err(error)) => return error.to_string(),
                 Err(_) => return format!("nothing was heard for {DEAF_AFTER:?}"),
             }
@@ -234,11 +277,10 @@ impl Shared {
     fn recall(&self, id: AccountId) -> Option<Arc<Known>> {
         let known = self.accounts.get(&id)?;
         let state = lock(&self.state);
-        let is_fresh = state.beat.is_some_and(|beat| beat.elapsed() < FRESH_FOR);
         let is_over = |(source, number): &(ChainSource, u64)| {
             state.finals.get(source).is_some_and(|last| last >= number)
         };
-        (is_fresh && !known.until_final.iter().any(is_over)).then_some(known)
+        (state.is_fresh() && !known.until_final.iter().any(is_over)).then_some(known)
     }
 
     /// The same by a name of it, where `is_it` still says so.
@@ -272,6 +314,14 @@ impl Shared {
             reading.changed = true;
         }
         self.accounts.clear();
+        drop(state);
+        self.forget_keys();
+    }
+
+    fn forget_keys(&self) {
+        let mut state = lock(&self.state);
+        state.keys_changed = state.keys_changed.wrapping_add(1);
+        self.keys.clear();
     }
 }
 

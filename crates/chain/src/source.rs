@@ -14,7 +14,8 @@
 //! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
-//! * `views`: storage and receipts; `signatures`: contracts' own; `charging`, `acting`: simulations, gas, and what is sent.
+//! * `views`: storage and receipts; `signatures`: contracts' own; `charging`, `acting`: simulations, gas, and what is sent;
+//!   `relaying`: the same of what payers signed.
 
 mod acting;
 mod adaptive;
@@ -23,6 +24,7 @@ mod endpoint;
 mod endpoints;
 mod failure;
 mod health;
+mod relaying;
 mod signatures;
 mod telemetry;
 mod transport;
@@ -54,6 +56,7 @@ use self::{adaptive::Adaptive, endpoint::Endpoint, failure::Failure, verify::Has
 
 pub use acting::{Call, CallRefused};
 pub use charging::{GasPrices, Inclusion, Means, Sent, Simulated, batch_call};
+pub use relaying::intent_call;
 pub use views::{ContractPlan, ContractSubscription, Receipt, TokenTransfer};
 
 /// How a caller names a block.

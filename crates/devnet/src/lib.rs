@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use dues_domain::{catalogue::Catalogue, ids::PlanKey, money::Asset};
+use dues_domain::{catalogue::Catalogue, ids::PlanKey, money::Asset, relay::RelayLimits};
 use dues_keeper::{KeeperLimits, plans::SaleTerms};
 use secrecy::SecretString;
 use tokio::{net::TcpListener, sync::Notify};
@@ -67,6 +67,8 @@ pub struct DevnetOptions {
     pub finality_depth: u64,
     /// How the keeper charges; `None` for none, where charging is somebody else's business.
     pub keeper: Option<KeeperLimits>,
+    /// How much of what payers sign the keeper sends; `None` for nothing.
+    pub relay: Option<RelayLimits>,
 }
 
 /// Ports on 127.0.0.1; a free one where none is given.

@@ -189,7 +189,7 @@ Ctrl-C stops everything. The next start goes on from here; --reset begins anew.\
         now: DateTime<Utc>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let facts = self.store.subscription_facts(account.id, &Grants::at_once()).await?;
-        let answer = Answer::from(&entitlement(&facts, account.created_at, &self.catalogue, now)?);
+        let answer = Answer::from(&entitlement(&facts, account.created_at, &self.catalogue, now));
         let before = self.last.insert(account.id, answer);
         if before != Some(answer) {
             let until = answer

@@ -3,19 +3,23 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
+use chrono::TimeDelta;
 use dues_api::{
     AppState,
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
+    counters::Counters,
     proof::ContractWallets,
     readiness::Probe,
+    relay::Relay,
     site::Site,
     snapshot::Snapshot,
+    upkeep,
 };
 use dues_chain::source::RpcSource;
 use dues_indexer::{FinalityPolicy, Indexer, IndexerConfig, LedgerChange};
 use dues_keeper::{Keeper, KeeperConfig, KeeperSigner};
-use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope};
+use dues_store::{Actor, Grants, NewApiKey, Scope, Store, mirror::MirrorScope, usage::Retention};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -82,19 +86,28 @@ impl Server {
         let snapshot = Snapshot::new(store.clone(), Grants::at_once(), SNAPSHOT_ACCOUNTS);
         let nodes = RpcSource::new(services.endpoints()?, contracts.source)?;
         let api = listener.local_addr()?;
+        let counters = Counters::new(services.usage().clone(), SNAPSHOT_ACCOUNTS);
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
+            usage: counters.clone(),
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
             site: Arc::new(Site::at(api)),
             contract_wallets: ContractWallets::new([nodes]),
             probes: Arc::from([probe]),
+            relay: options.relay.map(|limits| Relay { targets: vec![contracts.source], limits }),
         };
+        // Nothing is removed.
+        let retention =
+            Retention { event_months: u32::from(u16::MAX), reservations: TimeDelta::days(36_500) };
+        let tidying =
+            upkeep::keep_tidy(services.usage().clone(), Arc::new(clock.clone()), retention, shutdown.clone());
+        tokio::spawn(tidying);
         let serving = tokio::spawn({
-            let shutdown = shutdown.clone();
+            let (shutdown, clock) = (shutdown.clone(), clock.clone());
             async move {
-                let _following = snapshot.follow();
+                let _following = (snapshot.follow(), counters.follow(Arc::new(clock)));
                 dues_api::serve(listener, dues_api::router(state), shutdown).await.context("the API stopped")
             }
         });
@@ -112,6 +125,7 @@ impl Server {
                     token: contracts.token,
                     poll_interval: KEEPER_INTERVAL,
                     limits,
+                    relay: options.relay,
                 };
                 let signer = KeeperSigner::from_private_key(&KEEPER_KEY.into())?;
                 let keeper = Keeper::new(store, keeper_rpc, config, signer);

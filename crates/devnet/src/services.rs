@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use dues_api::clock::{Clock, SystemClock};
 use dues_chain::source::Endpoints;
 use dues_embedded::{Anvil, AnvilOptions, DirLock, Durability, Postgres, PostgresOptions, tools};
-use dues_store::Store;
+use dues_store::{
+    Store,
+    usage::{UsageConfig, UsageStore},
+};
 use secrecy::SecretString;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +30,7 @@ pub(crate) struct Services {
     anvil: Option<Anvil>,
     postgres: Option<Postgres>,
     store: Store,
+    usage: UsageStore,
     rpc_url: Url,
     database_url: SecretString,
     _lock: DirLock,
@@ -62,11 +66,16 @@ impl Services {
         };
         let store = Store::connect(&database_url, POOL).await?;
         store.migrate().await?;
-        Ok(Self { anvil, postgres, store, rpc_url, database_url, _lock: lock })
+        let usage = UsageStore::connect(&database_url, UsageConfig::default()).await?;
+        Ok(Self { anvil, postgres, store, usage, rpc_url, database_url, _lock: lock })
     }
 
     pub(crate) const fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(crate) const fn usage(&self) -> &UsageStore {
+        &self.usage
     }
 
     pub(crate) const fn rpc_url(&self) -> &Url {
@@ -120,6 +129,7 @@ impl Services {
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.save().await;
+        self.usage.stop().await;
         self.store.close().await;
         if let Some(anvil) = self.anvil {
             anvil.stop().await?;

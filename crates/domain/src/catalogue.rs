@@ -64,16 +64,33 @@ impl FromStr for Tier {
 pub enum Quota {
     /// At most this many in a window.
     Limited(u64),
+    /// So many are included in a window; what is used beyond is overage, which is allowed, and billed later.
+    Soft {
+        /// What is included.
+        included: u64,
+        /// How much the window holds in all, overage included; `None` where there is no end to it.
+        hard: Option<u64>,
+    },
     /// No limit.
     Unlimited,
 }
 
 impl Quota {
-    /// The limit, or `None` where there is none.
+    /// What is included, or `None` where everything is.
     #[must_use]
     pub const fn limit(self) -> Option<u64> {
         match self {
+            Self::Limited(limit) | Self::Soft { included: limit, .. } => Some(limit),
+            Self::Unlimited => None,
+        }
+    }
+
+    /// What is never passed, or `None` where there is no such limit.
+    #[must_use]
+    pub const fn hard_limit(self) -> Option<u64> {
+        match self {
             Self::Limited(limit) => Some(limit),
+            Self::Soft { hard, .. } => hard,
             Self::Unlimited => None,
         }
     }

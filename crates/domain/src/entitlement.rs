@@ -6,12 +6,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::{
-    calendar::{self, OutsideCalendar, Span},
-    catalogue::{Catalogue, Quota, Tier},
+    catalogue::{Catalogue, Tier},
     chain::{BlockRef, ChainSource, OnchainPlanId, OnchainSubscriptionId},
     dunning::{Dunning, Runway},
     ids::{PlanKey, SubscriptionId},
     subscription::{SubscriptionStatus, Term},
+    usage::Allowance,
 };
 
 /// How money moves.
@@ -79,15 +79,6 @@ pub struct SubscriptionFacts {
     pub evidence: ChainEvidence,
 }
 
-/// One meter of an entitlement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Meter {
-    /// How much the window holds.
-    pub quota: Quota,
-    /// When the next window begins.
-    pub resets_at: DateTime<Utc>,
-}
-
 /// What an account may do at an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entitlement {
@@ -107,10 +98,8 @@ pub struct Entitlement {
     pub features: BTreeSet<String>,
     /// The instant at which this answer changes if nothing but time happens; `None` for the free tier.
     pub valid_until: Option<DateTime<Utc>>,
-    /// Requests.
-    pub requests: Meter,
-    /// Tokens.
-    pub tokens: Meter,
+    /// What may be used; how much of it is used stands in the counters (see [`usage`](crate::usage)).
+    pub allowance: Allowance,
     /// Which subscription gives the tier and what that rests on.
     pub source: Option<(SubscriptionId, Rail, ChainEvidence)>,
 }
@@ -120,15 +109,13 @@ pub struct Entitlement {
 /// The best live subscription wins: highest tier, then latest paid-through, then the rail (chain first), then
 /// the oldest, so that the answer never depends on the order of the rows. Without one the account is
 /// [`Tier::Free`], with quota windows counted from `account_since`.
-///
-/// # Errors
-/// [`OutsideCalendar`] where a quota window has no name (an anchor in the year 262,142).
+#[must_use]
 pub fn entitlement(
     subscriptions: &[SubscriptionFacts],
     account_since: DateTime<Utc>,
     catalogue: &Catalogue,
     now: DateTime<Utc>,
-) -> Result<Entitlement, OutsideCalendar> {
+) -> Entitlement {
     let best = subscriptions
         .iter()
         .filter(|s| s.term.status_at(now).gives_access())
@@ -136,9 +123,8 @@ pub fn entitlement(
         .max_by_key(|(tier, s)| (*tier, s.term.paid_through, Reverse(s.rail), Reverse(s.id)));
     let tier = best.map_or(Tier::Free, |(tier, _)| tier);
     let anchor = best.map_or(account_since, |(_, s)| s.anchor);
-    let Span { end: resets_at, .. } = calendar::quota_window(anchor, now)?;
     let terms = catalogue.terms(tier);
-    Ok(Entitlement {
+    Entitlement {
         tier,
         status: best.map(|(_, s)| s.term.status_at(now)),
         cancel_at_period_end: best.is_some_and(|(_, s)| s.term.cancel_at_period_end),
@@ -147,10 +133,9 @@ pub fn entitlement(
         runway: best.and_then(|(_, s)| s.runway),
         features: terms.features,
         valid_until: best.and_then(|(_, s)| s.term.next_change(now)),
-        requests: Meter { quota: terms.requests, resets_at },
-        tokens: Meter { quota: terms.tokens, resets_at },
+        allowance: Allowance { requests: terms.requests, tokens: terms.tokens, anchor },
         source: best.map(|(_, s)| (s.id, s.rail, s.evidence)),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalogue::tests::catalogue;
+    use crate::catalogue::{Quota, tests::catalogue};
 
     fn t(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 0).unwrap()
@@ -193,15 +178,14 @@ mod tests {
     }
 
     fn ask(subscriptions: &[SubscriptionFacts], now: i64) -> Entitlement {
-        entitlement(subscriptions, t(0), &catalogue(), t(now)).unwrap()
+        entitlement(subscriptions, t(0), &catalogue(), t(now))
     }
 
     #[test]
     fn nothing_is_free() {
         let answer = ask(&[], 50);
         assert_eq!((answer.tier, answer.status, answer.valid_until), (Tier::Free, None, None));
-        assert_eq!(answer.requests.quota, Quota::Limited(10));
-        assert_eq!(answer.requests.resets_at, "1970-02-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
+        assert_eq!((answer.allowance.requests, answer.allowance.anchor), (Quota::Limited(10), t(0)));
     }
 
     #[test]
@@ -239,7 +223,7 @@ mod tests {
 
     #[test]
     fn unlimited_is_a_value_of_its_own() {
-        assert_eq!(ask(&[facts(Some(Tier::Enterprise), 100)], 50).tokens.quota.limit(), None);
+        assert_eq!(ask(&[facts(Some(Tier::Enterprise), 100)], 50).allowance.tokens.limit(), None);
     }
 
     proptest! {

@@ -67,12 +67,20 @@ uuid_id!(
     PlanVersionId
 );
 uuid_id!(
+    /// A hold on a quota, for usage whose size is not known yet.
+    ReservationId
+);
+uuid_id!(
     /// An API key (the record, not the secret).
     ApiKeyId
 );
 uuid_id!(
     /// Something that the merchant does on a chain.
     ActId
+);
+uuid_id!(
+    /// A signed intent that the relay was given.
+    RelayIntentId
 );
 uuid_id!(
     /// A session of an end user (the record, not the token).

@@ -12,7 +12,9 @@
 //! | [`fold`] | what a subscription's on-chain events amount to, and the money that moved |
 //! | [`subscription`] | its status at an instant |
 //! | [`dunning`] | when a refused renewal is tried again |
+//! | [`relay`] | what payers sign for others to send |
 //! | [`entitlement`] | what an account may do at an instant, and on what evidence |
+//! | [`usage`] | quota windows, and what may still be used in them |
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 pub mod calendar;
@@ -23,4 +25,6 @@ pub mod entitlement;
 pub mod fold;
 pub mod ids;
 pub mod money;
+pub mod relay;
 pub mod subscription;
+pub mod usage;

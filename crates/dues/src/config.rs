@@ -2,6 +2,8 @@
 
 mod keeper;
 mod key;
+mod quota;
+mod relay;
 mod sections;
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
 use ::config::{Environment, File, FileFormat};
 use alloy_primitives::Address;
 use anyhow::{Context as _, bail};
-use dues_api::site::Site;
+use dues_api::{relay::Relay, site::Site};
 use dues_chain::{deploy::contract_address, source::Endpoints};
 use dues_domain::{
     calendar::{Interval, IntervalUnit},
@@ -22,6 +24,7 @@ use dues_domain::{
     chain::ChainSource,
     ids::PlanKey,
     money::{Asset, BaseUnits, Money},
+    relay::RelayLimits,
 };
 use dues_indexer::{FinalityPolicy, IndexerConfig};
 use dues_keeper::plans::{SaleTerms, plan_terms};
@@ -31,9 +34,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub(crate) use keeper::KeeperSettings;
 pub(crate) use key::Key;
 use key::KeySettings;
-use sections::{ChainSection, FinalitySetting, PlanSection, QuotaSetting, Root};
+use sections::{ChainSection, FinalitySetting, PlanSection, Root};
 pub(crate) use sections::{
-    DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection,
+    DatabaseSection, GrantSetting, LogFormat, LogSection, MetricsSection, ServerSection, UsageSection,
 };
 
 /// Every setting with its default: the commented file at the root of the repository.
@@ -50,8 +53,11 @@ pub(crate) struct Config {
     pub(crate) log: LogSection,
     pub(crate) metrics: MetricsSection,
     pub(crate) keeper: KeeperSettings,
+    pub(crate) usage: UsageSection,
     /// The key that the merchant acts with, on all chains.
     pub(crate) merchant: Option<Key>,
+    /// How much is relayed; `None` for nothing.
+    pub(crate) relay: Option<RelayLimits>,
     pub(crate) chains: BTreeMap<String, Chain>,
     pub(crate) asset: Asset,
     pub(crate) catalogue: Catalogue,
@@ -163,8 +169,21 @@ impl Config {
         if root.database.max_connections == 0 {
             faults.add("database.max_connections: at least 1 is needed");
         }
+        if let Some(url) = &root.usage.database.url {
+            faults.take("usage.database.url", Store::check_url(url));
+        }
+        if root.usage.writers == 0 {
+            faults.add("usage.writers: at least 1 is needed");
+        }
+        if root.usage.database.max_connections <= root.usage.writers {
+            faults.add("usage.database.max_connections: more than usage.writers are needed");
+        }
+        if root.usage.keep_events_months == 0 {
+            faults.add("usage.keep_events_months: at least 1 is needed");
+        }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
-        let keeper = KeeperSettings::check(root.keeper, &mut faults);
+        let relay = relay::check(&root.relay, &mut faults);
+        let keeper = KeeperSettings::check(root.keeper, relay, &mut faults);
         let merchant = KeySettings {
             private_key: root.merchant.private_key,
             keystore: root.merchant.keystore,
@@ -196,14 +215,35 @@ impl Config {
         faults.report()?;
         let (catalogue, sale) = catalogue.context("the catalogue is not valid")?;
         let keeper = keeper.context("the keeper's settings are not valid")?;
-        let (server, database, log, metrics) = (root.server, root.database, root.log, root.metrics);
-        Ok(Self { server, site, database, log, metrics, keeper, merchant, chains, asset, catalogue, sale })
+        let (server, database, usage) = (root.server, root.database, root.usage);
+        let (log, metrics) = (root.log, root.metrics);
+        Ok(Self {
+            server,
+            site,
+            database,
+            log,
+            metrics,
+            keeper,
+            relay,
+            usage,
+            merchant,
+            chains,
+            asset,
+            catalogue,
+            sale,
+        })
     }
 
     /// The chains on which a payment gives access only once its block is final.
     pub(crate) fn grants_once_final(&self) -> HashSet<ChainSource> {
         let chains = self.chains.values().filter(|chain| chain.grant == GrantSetting::Final);
         chains.map(|chain| chain.indexer.source).collect()
+    }
+
+    /// What signed intents the API takes; `None` for none.
+    pub(crate) fn relay(&self) -> Option<Relay> {
+        let targets: Vec<_> = self.chains.values().map(|chain| chain.indexer.source).collect();
+        self.relay.filter(|_| !targets.is_empty()).map(|limits| Relay { targets, limits })
     }
 
     /// In one line.
@@ -225,6 +265,10 @@ fn refuse_secrets(text: &str, faults: &mut Faults) -> anyhow::Result<()> {
     })?;
     if file.get("database").and_then(|section| section.get("url")).is_some() {
         faults.add("database.url: belongs into the environment, as DUES__DATABASE__URL");
+    }
+    let usage = file.get("usage").and_then(|section| section.get("database"));
+    if usage.and_then(|section| section.get("url")).is_some() {
+        faults.add("usage.database.url: belongs into the environment, as DUES__USAGE__DATABASE__URL");
     }
     for (section, name) in ["keeper", "merchant"]
         .into_iter()
@@ -255,16 +299,11 @@ fn catalogue(
     let tiers = tiers
         .into_iter()
         .map(|(tier, section)| {
-            let quota = |setting, meter: &str, faults: &mut Faults| match setting {
-                QuotaSetting::Limit(limit) => Quota::Limited(limit),
-                QuotaSetting::Word(word) if word == "unlimited" => Quota::Unlimited,
-                QuotaSetting::Word(_) => {
-                    faults.add(format_args!("tiers.{tier}.{meter}: a number or \"unlimited\" is needed"));
-                    Quota::Limited(0)
-                }
+            let mut quota = |setting, meter: &str| {
+                let quota = faults.take(&format!("tiers.{tier}.{meter}"), quota::check(setting));
+                quota.unwrap_or(Quota::Limited(0))
             };
-            let (requests, tokens) =
-                (quota(section.requests, "requests", faults), quota(section.tokens, "tokens", faults));
+            let (requests, tokens) = (quota(section.requests, "requests"), quota(section.tokens, "tokens"));
             (tier, TierTerms { requests, tokens, features: section.features })
         })
         .collect();
@@ -450,6 +489,36 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_may_let_more_be_used_than_is_included() {
+        let config = parse(
+            "[tiers.basic]\ntokens = { included = 500, limit = 800 }\nrequests = { included = 5, limit = \"unlimited\" }\n",
+            &[],
+        );
+        let terms = config.unwrap().catalogue.terms(Tier::Basic);
+        assert_eq!(terms.tokens, Quota::Soft { included: 500, hard: Some(800) });
+        assert_eq!(terms.requests, Quota::Soft { included: 5, hard: None });
+        let error =
+            format!("{:#}", parse("[tiers.basic]\ntokens = { included = 5, limit = 4 }\n", &[]).unwrap_err());
+        assert!(error.contains("tiers.basic.tokens: the limit must be above what is included"), "{error}");
+        let error =
+            format!("{:#}", parse("[tiers.free]\ntokens = 9_000_000_000_000_000_000\n", &[]).unwrap_err());
+        assert!(error.contains("tiers.free.tokens: at most"), "{error}");
+    }
+
+    #[test]
+    fn usage_may_have_a_server_of_its_own() {
+        let url = ("DUES__USAGE__DATABASE__URL", "postgres://dues:hunter2@usage.example/dues");
+        let config = parse("", &[url]).unwrap();
+        assert!(config.usage.database.url.is_some() && !format!("{config:?}").contains("hunter2"));
+        let text = "[usage]\nwriters = 6\nkeep_events_months = 0\n[usage.database]\nurl = \"postgres://u:hunter2@h/d\"\n";
+        let error = format!("{:#}", parse(text, &[]).unwrap_err());
+        for part in ["usage.database.url: belongs", "max_connections: more than", "keep_events_months"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        assert!(!error.contains("hunter2"));
+    }
+
+    #[test]
     fn an_unknown_key_is_refused() {
         assert!(format!("{:#}", parse("[server]\nlissen = 1\n", &[]).unwrap_err()).contains("lissen"));
     }
@@ -500,6 +569,24 @@ mod tests {
             parse("[keeper]\nkeystore = \"a\"", &[("DUES__KEEPER__KEYSTORE_PASSWORD", "007")]).unwrap();
         assert!(config.keeper.has_signer() && !format!("{config:?}").contains("007"));
         assert!(!parse("", &[]).unwrap().keeper.has_signer());
+    }
+
+    #[test]
+    fn what_is_relayed_is_limited_and_can_be_nothing() {
+        let rpc = ("DUES__CHAINS__BASE__RPC_URL", "http://127.0.0.1:8545");
+        let config = parse(CHAIN, &[rpc]).unwrap();
+        let relay = config.relay().unwrap();
+        assert_eq!(relay.targets, [config.chains["base"].indexer.source]);
+        assert_eq!(config.keeper.config(&config.chains["base"]).relay, Some(relay.limits));
+        let off = parse(&format!("{CHAIN}[relay]\nenabled = false\n"), &[rpc]).unwrap();
+        assert!(off.relay().is_none() && off.keeper.config(&off.chains["base"]).relay.is_none());
+        assert!(parse("", &[]).unwrap().relay().is_none(), "there is no chain");
+        let text = "[relay]\nper_account_per_day = 0\nmax_gas_per_intent = 30_000_000\n";
+        let error = format!("{:#}", parse(text, &[]).unwrap_err());
+        assert!(
+            error.contains("relay.per_account_per_day") && error.contains("relay.gas_budget_per_day"),
+            "{error}"
+        );
     }
 
     #[test]

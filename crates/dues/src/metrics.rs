@@ -24,6 +24,7 @@ pub(crate) async fn serve(
     dues_indexer::describe_metrics();
     dues_chain::source::describe_metrics();
     dues_keeper::describe_metrics();
+    dues_store::usage::describe_metrics();
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} for metrics"))?;
     tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");

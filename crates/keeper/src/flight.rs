@@ -8,10 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy::primitives::{B256, U256};
 use dues_chain::source::{GasPrices, Inclusion, Sent};
-use dues_domain::chain::{BlockHeader, ChargeFailure, OnchainSubscriptionId, SubscriptionEventKind};
+use dues_domain::{
+    chain::{BlockHeader, ChargeFailure, OnchainSubscriptionId, SubscriptionEventKind},
+    relay::RelayRefusal,
+};
 use dues_store::keeper::{KeeperLead, KeeperTransaction, MinedAt, NewKeeperTransaction};
 
-use crate::{Keeper, KeeperError, fees::Fees};
+use crate::{Keeper, KeeperError, fees::Fees, sending::Work};
 
 /// What waits for a block.
 #[derive(Debug, Default)]
@@ -37,6 +40,11 @@ impl Flight {
     pub(crate) fn add(&mut self, transaction: NewKeeperTransaction) {
         self.taken.insert(transaction.nonce);
         self.waiting.insert(transaction.nonce, transaction);
+    }
+
+    /// How many of those that wait for a block carry intents.
+    pub(crate) fn relayed(&self) -> usize {
+        self.waiting.values().filter(|waiting| waiting.relay.is_some()).count()
     }
 
     /// Gas that the blocks to come may have to hold.
@@ -129,7 +137,15 @@ impl Keeper {
             gas_used: inclusion.gas_used,
             gas_price: u64::try_from(inclusion.gas_price).unwrap_or(u64::MAX >> 1),
         };
-        if !lead.mined(signed.hash, &at).await? {
+        let refusal = match signed.relay {
+            Some(_) if !at.succeeded => self.why_reverted(signed, inclusion).await?,
+            _ => None,
+        };
+        if !lead.mined(signed.hash, &at, refusal).await? {
+            return Ok(());
+        }
+        if signed.relay.is_some() {
+            self.relayed(signed, inclusion, refusal);
             return Ok(());
         }
         let mut charged = 0_u64;
@@ -153,6 +169,34 @@ impl Keeper {
             self.memory.doubted.extend(&signed.onchain_ids);
         }
         self.refused_on_chain(lead, head, &failed).await
+    }
+
+    /// Why an intent was not carried out in its block, as far as that shows after it.
+    async fn why_reverted(
+        &self,
+        signed: &NewKeeperTransaction,
+        inclusion: &Inclusion,
+    ) -> Result<Option<RelayRefusal>, KeeperError> {
+        let call = Work::of(signed)?.call;
+        // A node that does not know the state of then any more is no reason to wait.
+        Ok(self.rpc.refuses(inclusion.block, call, signed.gas_limit).await.unwrap_or_default())
+    }
+
+    fn relayed(&self, signed: &NewKeeperTransaction, inclusion: &Inclusion, refusal: Option<RelayRefusal>) {
+        self.telemetry.spent(inclusion.gas_used, inclusion.gas_price);
+        self.telemetry.relay_gas.increment(inclusion.gas_used);
+        let (hash, gas, block) = (signed.hash, inclusion.gas_used, inclusion.block.number);
+        let id = signed.relay.map(|id| id.to_string());
+        if inclusion.succeeded {
+            self.telemetry.relay_mined.increment(1);
+            tracing::info!(id, %hash, block, gas, "an intent is in a block");
+        } else {
+            let refusal = refusal.unwrap_or(RelayRefusal::Reverted);
+            self.telemetry.relay_refused(refusal);
+            self.telemetry.relay_reverted.increment(1);
+            let reason = refusal.as_str();
+            tracing::warn!(id, %hash, block, gas, reason, "an intent went through in a simulation and reverted in its block");
+        }
     }
 
     async fn refused_on_chain(
@@ -235,7 +279,7 @@ impl Keeper {
             let replacement = self.sign(
                 waiting.nonce,
                 waiting.replacement.saturating_add(1),
-                waiting.onchain_ids,
+                Work::of(&waiting)?,
                 waiting.gas_limit,
                 fees,
                 head,

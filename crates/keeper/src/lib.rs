@@ -10,7 +10,8 @@
 //!
 //! * `find`: what to charge now; `batch`: what goes together, and with how much gas.
 //! * `flight`: nonces, transactions that got lost, got stuck, were reorganised away.
-//! * `fees`: what is offered for gas; `signer`: whose gas it is.
+//! * `relay`: what payers signed for others to send, simulated first.
+//! * `sending`, `fees`: what is signed, and what is offered for gas; `signer`: whose gas it is.
 //! * `runway`: for how long payers' means last; `pace`: how often that, and what is due, is asked for.
 //! * [`merchant`], [`plans`]: what a merchant does with a key of its own, which is not the keeper's business but is done with
 //!   the same care.
@@ -23,7 +24,9 @@ mod flight;
 pub mod merchant;
 mod pace;
 pub mod plans;
+mod relay;
 mod runway;
+mod sending;
 mod signer;
 mod telemetry;
 
@@ -32,20 +35,19 @@ use std::{
     time::Duration,
 };
 
-use alloy::{
-    consensus::TxEip1559,
-    primitives::{Address, B256, TxKind, U256},
-    sol_types::SolCall as _,
-};
+use alloy::primitives::{Address, B256, U256};
 use chrono::TimeDelta;
-use dues_chain::source::{GasPrices, RpcSource, Sent, WakeUps, batch_call};
+use dues_chain::source::{GasPrices, RpcSource, WakeUps};
 use dues_domain::{
     chain::{BlockHeader, ChainSource, ChargeFailure, OnchainSubscriptionId},
     dunning::RetrySchedule,
+    ids::RelayIntentId,
+    relay::RelayLimits,
 };
 use dues_store::{
     Store,
-    keeper::{Charge, KeeperLead, NewKeeperTransaction, Refused},
+    keeper::{Charge, KeeperLead, Refused},
+    relay::RelayWakeUps,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +59,7 @@ pub use find::Found;
 pub use signer::{KeeperSigner, SignerError};
 pub use telemetry::describe_metrics;
 
-use crate::{error::chain, fees::Fees, flight::Flight, pace::Pace, telemetry::Telemetry};
+use crate::{error::chain, flight::Flight, pace::Pace, sending::Work, telemetry::Telemetry};
 
 /// How long a standby waits before it tries to take the lead again.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -87,6 +89,8 @@ pub struct KeeperConfig {
     pub poll_interval: Duration,
     /// How much at once, at what price, and how patiently.
     pub limits: KeeperLimits,
+    /// How much of what payers signed is sent; `None` for nothing.
+    pub relay: Option<RelayLimits>,
 }
 
 /// How much a keeper does at once, at what price, and how patiently: the same for all chains, mostly.
@@ -176,6 +180,8 @@ struct Memory {
     /// The number of the highest head that was seen.
     head: u64,
     purse_looked_at: Option<Instant>,
+    /// How often a simulation of an intent failed.
+    faults: HashMap<RelayIntentId, u8>,
     due: Pace,
     means: Pace,
     /// Since when trouble was last said.
@@ -253,6 +259,10 @@ impl Keeper {
         self.rpc.verify_chain().await?;
         let mut lead = self.wait_for_lead().await?;
         self.telemetry.leads(true);
+        let mut handed_in = match self.config.relay {
+            Some(_) => Some(self.store.relay_wake_ups().await?),
+            None => None,
+        };
         loop {
             let round = tokio::time::timeout(ROUND_TIMEOUT, self.round(&mut lead))
                 .await
@@ -264,6 +274,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = heads.next() => {}
+                told = next(&mut handed_in) => told?,
                 () = tokio::time::sleep(self.config.poll_interval) => {}
             }
         }
@@ -288,6 +299,9 @@ impl Keeper {
         let head = self.rpc.head(self.memory.head).await?;
         self.memory.head = head.block.number;
         let mut flight = self.settle(lead, &head).await?;
+        let mut round = Round::default();
+        // Somebody waits for an answer.
+        self.relay(lead, &head, &mut flight, &mut round).await?;
         let (slots, gas) = self.room(&flight);
         let most = slots.saturating_mul(self.config.limits.batches.items);
         let has_room = most > 0 && gas > 0;
@@ -302,7 +316,8 @@ impl Keeper {
         } else {
             Found { more: !has_room, ..Found::default() }
         };
-        let mut round = Round { more: found.more, refused: found.refused.len(), ..Round::default() };
+        round.more = found.more;
+        round.refused = found.refused.len();
         self.refused(lead, &head, found.refused).await?;
         let idle = flight.waiting.is_empty() && found.batches.is_empty();
         let purse_is_fresh =
@@ -331,7 +346,8 @@ impl Keeper {
     /// How many more transactions may wait for a block, and how much gas they may have.
     fn room(&self, flight: &Flight) -> (usize, u64) {
         let limits = self.config.limits.batches;
-        let slots = limits.in_flight.saturating_sub(flight.waiting.len());
+        let charging = flight.waiting.len().saturating_sub(flight.relayed());
+        let slots = limits.in_flight.saturating_sub(charging);
         (slots, limits.gas_per_block.saturating_sub(flight.gas()))
     }
 
@@ -371,7 +387,7 @@ impl Keeper {
                 break;
             }
             let transaction =
-                self.sign(flight.next_nonce(), 0, batch.ids(), batch.gas_limit(), fees, head)?;
+                self.sign(flight.next_nonce(), 0, Work::charges(batch.ids()), batch.gas_limit(), fees, head)?;
             lead.record(&transaction).await?;
             self.telemetry.sent.increment(1);
             tracing::info!(
@@ -391,49 +407,6 @@ impl Keeper {
         }
         round.more |= left > 0;
         Ok(())
-    }
-
-    /// Sends what is recorded. A node that does not take it is asked again in the next round.
-    async fn send(&self, transaction: &NewKeeperTransaction) -> Result<(), KeeperError> {
-        if let Sent::Refused(reason) = self.rpc.send(&transaction.raw).await? {
-            tracing::warn!(hash = %transaction.hash, reason, "the node does not take a transaction for now");
-        }
-        Ok(())
-    }
-
-    fn sign(
-        &self,
-        nonce: u64,
-        replacement: u32,
-        onchain_ids: Vec<OnchainSubscriptionId>,
-        gas_limit: u64,
-        fees: Fees,
-        head: &BlockHeader,
-    ) -> Result<NewKeeperTransaction, KeeperError> {
-        let Fees { max_fee, priority_fee } = fees;
-        let (hash, raw) = self.signer.sign(TxEip1559 {
-            chain_id: self.config.source.chain_id,
-            nonce,
-            gas_limit,
-            max_fee_per_gas: max_fee.into(),
-            max_priority_fee_per_gas: priority_fee.into(),
-            to: TxKind::Call(self.config.source.contract),
-            value: U256::ZERO,
-            access_list: alloy::eips::eip2930::AccessList::default(),
-            input: batch_call(&onchain_ids).abi_encode().into(),
-        })?;
-        let head_number = head.block.number;
-        Ok(NewKeeperTransaction {
-            hash,
-            nonce,
-            replacement,
-            raw,
-            onchain_ids,
-            gas_limit,
-            max_fee,
-            priority_fee,
-            head_number,
-        })
     }
 
     /// Notes refusals, each with the time of its next attempt.
@@ -507,6 +480,14 @@ impl Keeper {
         } else if !above && self.memory.said_fee.take().is_some() {
             tracing::info!("gas costs less than the cap again; charging goes on");
         }
+    }
+}
+
+/// Waits for the next intent; for ever where there are none.
+async fn next(handed_in: &mut Option<RelayWakeUps>) -> Result<(), KeeperError> {
+    match handed_in {
+        Some(wake_ups) => Ok(wake_ups.next().await?),
+        None => std::future::pending().await,
     }
 }
 

@@ -1,9 +1,12 @@
 //! Figures of a keeper, for whoever watches over it.
 //!
-//! Every name begins with `dues_keeper_`; labels are `chain` (its id), `contract`, and for refusals `reason`.
+//! Every name begins with `dues_keeper_`, or `dues_relay_` for what payers signed; labels are `chain` (its id), `contract`, and for refusals `reason`.
 
 use alloy::primitives::U256;
-use dues_domain::chain::{ChainSource, ChargeFailure};
+use dues_domain::{
+    chain::{ChainSource, ChargeFailure},
+    relay::RelayRefusal,
+};
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 
 const CHARGES: &str = "dues_keeper_charges_total";
@@ -23,6 +26,13 @@ const AFFORDABLE: &str = "dues_keeper_charges_affordable";
 const LOW: &str = "dues_keeper_signer_low";
 const FEE_HIGH: &str = "dues_keeper_fee_above_cap";
 const LEADING: &str = "dues_keeper_leading";
+const RELAY_QUEUED: &str = "dues_relay_queued";
+const RELAY_SENT: &str = "dues_relay_sent_total";
+const RELAY_MINED: &str = "dues_relay_mined_total";
+const RELAY_REFUSED: &str = "dues_relay_refused_total";
+const RELAY_REVERTED: &str = "dues_relay_reverted_total";
+const RELAY_EXPIRED: &str = "dues_relay_expired_total";
+const RELAY_GAS: &str = "dues_relay_gas_used_total";
 
 /// Says what each figure means, for a recorder that is installed already.
 pub fn describe_metrics() {
@@ -45,6 +55,16 @@ pub fn describe_metrics() {
     describe_gauge!(AFFORDABLE, "For how many charges that lasts at the present price of gas");
     describe_gauge!(LOW, "1 where that is less than configured");
     describe_gauge!(FEE_HIGH, "1 where charging waits because gas costs more than the cap");
+    describe_gauge!(RELAY_QUEUED, "Intents that wait to be sent");
+    describe_counter!(RELAY_SENT, "Intents sent");
+    describe_counter!(RELAY_MINED, "Intents carried out in a block");
+    describe_counter!(RELAY_REFUSED, "Intents refused, before they were sent or on chain, by reason");
+    describe_counter!(
+        RELAY_REVERTED,
+        "Intents of those that were sent and reverted in their block: gas for nothing"
+    );
+    describe_counter!(RELAY_EXPIRED, "Intents that nobody sent in time");
+    describe_counter!(RELAY_GAS, "Gas used by intents; counted among the keeper's spending, too");
     describe_gauge!(LEADING, "1 where this process charges, 0 where it stands by or is interrupted");
 }
 
@@ -67,6 +87,12 @@ pub(crate) struct Telemetry {
     low: Gauge,
     fee_high: Gauge,
     leading: Gauge,
+    relay_queued: Gauge,
+    pub(crate) relay_sent: Counter,
+    pub(crate) relay_mined: Counter,
+    pub(crate) relay_reverted: Counter,
+    pub(crate) relay_expired: Counter,
+    pub(crate) relay_gas: Counter,
 }
 
 impl Telemetry {
@@ -89,6 +115,12 @@ impl Telemetry {
             low: gauge!(LOW, &labels),
             fee_high: gauge!(FEE_HIGH, &labels),
             leading: gauge!(LEADING, &labels),
+            relay_queued: gauge!(RELAY_QUEUED, &labels),
+            relay_sent: counter!(RELAY_SENT, &labels),
+            relay_mined: counter!(RELAY_MINED, &labels),
+            relay_reverted: counter!(RELAY_REVERTED, &labels),
+            relay_expired: counter!(RELAY_EXPIRED, &labels),
+            relay_gas: counter!(RELAY_GAS, &labels),
             labels,
         }
     }
@@ -96,6 +128,15 @@ impl Telemetry {
     pub(crate) fn refused(&self, reason: ChargeFailure) {
         let [chain, contract] = self.labels.clone();
         counter!(REFUSALS, &[chain, contract, ("reason", reason.as_str().to_owned())]).increment(1);
+    }
+
+    pub(crate) fn relay_refused(&self, refusal: RelayRefusal) {
+        let [chain, contract] = self.labels.clone();
+        counter!(RELAY_REFUSED, &[chain, contract, ("reason", refusal.as_str().to_owned())]).increment(1);
+    }
+
+    pub(crate) fn relay_queued(&self, intents: u64) {
+        set(&self.relay_queued, intents);
     }
 
     /// What a transaction in a block took.

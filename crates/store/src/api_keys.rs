@@ -23,14 +23,27 @@ pub enum Scope {
     AccountsWrite,
     /// Ask what an account may do.
     EntitlementsRead,
+    /// Read what was used.
+    UsageRead,
+    /// Count usage.
+    UsageWrite,
+    /// Have signed intents sent, and see what became of them.
+    RelayWrite,
     /// Sign end users in.
     SessionsWrite,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 4] =
-        [Self::AccountsRead, Self::AccountsWrite, Self::EntitlementsRead, Self::SessionsWrite];
+    pub const ALL: [Self; 7] = [
+        Self::AccountsRead,
+        Self::AccountsWrite,
+        Self::EntitlementsRead,
+        Self::UsageRead,
+        Self::UsageWrite,
+        Self::RelayWrite,
+        Self::SessionsWrite,
+    ];
 
     /// The scope as it is spelled.
     #[must_use]
@@ -39,6 +52,9 @@ impl Scope {
             Self::AccountsRead => "accounts:read",
             Self::AccountsWrite => "accounts:write",
             Self::EntitlementsRead => "entitlements:read",
+            Self::UsageRead => "usage:read",
+            Self::UsageWrite => "usage:write",
+            Self::RelayWrite => "relay:write",
             Self::SessionsWrite => "sessions:write",
         }
     }
@@ -52,7 +68,10 @@ impl fmt::Display for Scope {
 
 /// A text that names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("a scope is one of accounts:read, accounts:write, entitlements:read, sessions:write")]
+#[error(
+    "a scope is one of accounts:read, accounts:write, entitlements:read, usage:read, usage:write, \
+     relay:write, sessions:write"
+)]
 pub struct UnknownScope;
 
 impl FromStr for Scope {
@@ -106,6 +125,8 @@ pub struct ApiKey {
     pub id: ApiKeyId,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 /// How stale `last_used_at` may be: one write a minute and key, not one a request.
@@ -277,7 +298,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<ApiKey>, StoreError> {
         let found = sqlx::query!(
-            "SELECT id, scopes FROM ledger.api_keys
+            "SELECT id, scopes, expires_at FROM ledger.api_keys
              WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)",
             hash,
             now,
@@ -286,11 +307,16 @@ impl Store {
         .await?;
         let Some(row) = found else { return Ok(None) };
         let id = ApiKeyId::from_uuid(row.id);
-        if self.last_used.is_stale(id, now) {
+        self.note_use(id, now);
+        Ok(Some(ApiKey { id, scopes: scopes(&row.scopes)?, expires_at: row.expires_at }))
+    }
+
+    /// Notes that a key was used: in time, for people to look at, and at most once a minute and process.
+    pub fn note_use(&self, key: ApiKeyId, now: DateTime<Utc>) {
+        if self.last_used.is_stale(key, now) {
             // Nobody waits for it.
-            tokio::spawn(note_use(self.pool.clone(), id, now));
+            tokio::spawn(note_use(self.pool.clone(), key, now));
         }
-        Ok(Some(ApiKey { id, scopes: scopes(&row.scopes)? }))
     }
 }
 

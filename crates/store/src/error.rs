@@ -54,6 +54,13 @@ pub enum StoreError {
     /// Nothing of the contract is in the ledger.
     #[error("nothing of this contract is in the ledger yet: the indexer has to run first")]
     NotMirrored,
+    /// Usage was not counted, or nobody knows whether it was: the same again tells, as it is counted once. What happened is
+    /// in the log.
+    #[error("the usage was not counted")]
+    NotCounted {
+        /// Whether it may well be counted the next time.
+        transient: bool,
+    },
     /// The checkpoint is not where this writer left it: another writer was here.
     #[error("the checkpoint was moved by another indexer")]
     CheckpointMoved,
@@ -67,7 +74,10 @@ impl From<sqlx::Error> for StoreError {
         };
         match constraint {
             Some(
-                "wallets_account_id_fkey" | "subscriptions_account_id_fkey" | "sessions_account_id_fkey",
+                "wallets_account_id_fkey"
+                | "subscriptions_account_id_fkey"
+                | "relay_intents_account_id_fkey"
+                | "sessions_account_id_fkey",
             ) => Self::UnknownAccount,
             Some("spent_challenges_pkey") => Self::ChallengeSpent,
             Some("merchant_acts_open_once") => Self::ActUnresolved,
@@ -95,6 +105,7 @@ impl StoreError {
                 // Class 08 connection, 40 rollback (deadlock, serialisation), 53 resources, 57 intervention.
                 cause.code().is_some_and(|code| ["08", "40", "53", "57"].iter().any(|c| code.starts_with(c)))
             }
+            Self::NotCounted { transient } => *transient,
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed) => true,
             _ => false,
         }

@@ -8,6 +8,9 @@
 //! * [`keeper::KeeperLead`], for the keeper, in the same way; it writes its own tables, and never money;
 //! * [`merchant::MerchantLead`], for the merchant's acts, likewise.
 //!
+//! What is used is counted by [`usage::UsageStore`], in a schema of its own and by connections of its own: no transaction
+//! spans the two.
+//!
 //! The database enforces the rules (see `migrations/`); a violated constraint reaches the caller as a typed
 //! error by the constraint's name, and a row that no rule allows is [`StoreError::Inconsistent`], never a panic.
 //!
@@ -26,9 +29,11 @@ mod exclusive;
 pub mod keeper;
 pub mod merchant;
 pub mod mirror;
+pub mod relay;
 mod sales;
 mod sessions;
 mod transactions;
+pub mod usage;
 mod wallets;
 
 use std::{str::FromStr, time::Duration};
@@ -74,19 +79,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Url`] where `url` is none, [`StoreError::Database`] where the server does not answer.
     pub async fn connect(url: &SecretString, max_connections: u32) -> Result<Self, StoreError> {
-        let options = options(url)?
-            .application_name("dues")
-            // Statements at the debug level only: their parameters are people's data.
-            .log_statements(tracing::log::LevelFilter::Trace)
-            .options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")]);
-        // The pool would only say that it timed out; a connection of its own says why.
-        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options));
-        first.await.map_err(|_| StoreError::Database(sqlx::Error::PoolTimedOut))??.close().await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(max_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
-            .await?;
+        let pool = connect(url, max_connections, &[]).await?;
         Ok(Self { pool, last_used: LastUsed::default() })
     }
 
@@ -103,12 +96,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Migrate`] where a migration fails or the database is of a newer release.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = PgConnection::connect_with(&self.pool.connect_options()).await?;
-        // A long index build, or waiting for another process's migrations, is no runaway statement.
-        sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-        MIGRATIONS.run(&mut connection).await?;
-        connection.close().await?;
-        Ok(())
+        migrate(&self.pool).await
     }
 
     /// Checks that the database answers and that its schema is this release's.
@@ -117,23 +105,54 @@ impl Store {
     /// [`StoreError::SchemaOutOfDate`] where a migration has not been applied, [`StoreError::Database`] where
     /// the server does not answer.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let applied: Option<i64> =
-            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(&self.pool)
-                .await
-                .or_else(|error| match error {
-                    // 42P01: the table of migrations does not exist, so none was applied.
-                    sqlx::Error::Database(ref e) if e.code().as_deref() == Some("42P01") => Ok(None),
-                    error => Err(error),
-                })?;
-        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
-        if applied == newest { Ok(()) } else { Err(StoreError::SchemaOutOfDate) }
+        schema_is_current(&self.pool).await
     }
 
     /// Ends every connection of the pool, after the statements that are under way.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A pool for `url`, with `settings` of PostgreSQL's beside those that every connection has.
+async fn connect(
+    url: &SecretString,
+    max_connections: u32,
+    settings: &[(&str, &str)],
+) -> Result<PgPool, StoreError> {
+    let options = options(url)?
+        .application_name("dues")
+        // Statements at the debug level only: their parameters are people's data.
+        .log_statements(tracing::log::LevelFilter::Trace)
+        .options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")])
+        .options(settings.iter().copied());
+    // The pool would only say that it timed out; a connection of its own says why.
+    let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options));
+    first.await.map_err(|_| StoreError::Database(sqlx::Error::PoolTimedOut))??.close().await?;
+    let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE_TIMEOUT);
+    Ok(pool.connect_with(options).await?)
+}
+
+async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
+    let mut connection = PgConnection::connect_with(&pool.connect_options()).await?;
+    // A long index build, or waiting for another process's migrations, is no runaway statement.
+    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+    MIGRATIONS.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn schema_is_current(pool: &PgPool) -> Result<(), StoreError> {
+    let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+        .fetch_one(pool)
+        .await
+        .or_else(|error| match error {
+            // 42P01: the table of migrations does not exist, so none was applied.
+            sqlx::Error::Database(ref e) if e.code().as_deref() == Some("42P01") => Ok(None),
+            error => Err(error),
+        })?;
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+    if applied == newest { Ok(()) } else { Err(StoreError::SchemaOutOfDate) }
 }
 
 fn options(url: &SecretString) -> Result<PgConnectOptions, StoreError> {

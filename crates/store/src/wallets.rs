@@ -241,6 +241,9 @@ async fn claim(tx: &mut PgConnection, from: AccountId, to: AccountId, proof: &st
     )
     .execute(&mut *tx)
     .await?;
+    sqlx::query!("UPDATE ledger.relay_intents SET account_id = $2 WHERE account_id = $1", from, to)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query!("DELETE FROM ledger.accounts WHERE id = $1", from).execute(&mut *tx).await?;
     Ok(())
 }

@@ -28,5 +28,5 @@ pub(crate) async fn find_entitlements(
     QueryString(find): QueryString<Find>,
 ) -> Result<Json<EntitlementsBody>, Problem> {
     let known = find.known(&state.snapshot).await?;
-    answer(&state, &known).map(Json)
+    answer(&state, &known).await.map(Json)
 }

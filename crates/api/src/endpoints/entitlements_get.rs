@@ -1,8 +1,8 @@
 //! `GET /v1/accounts/{id}/entitlements`
 
 use axum::{Json, extract::State};
-use chrono::SubsecRound;
-use dues_domain::entitlement::entitlement;
+use chrono::{DateTime, SubsecRound, Utc};
+use dues_domain::entitlement::{Entitlement, entitlement};
 
 use crate::{
     AppState,
@@ -31,14 +31,24 @@ pub(crate) async fn get_entitlements(
     AccountPath(id): AccountPath,
 ) -> Result<Json<EntitlementsBody>, Problem> {
     let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
-    answer(&state, &known).map(Json)
+    answer(&state, &known).await.map(Json)
 }
 
 /// The answer for an account that was found, by whatever name.
-pub(super) fn answer(state: &AppState, known: &Known) -> Result<EntitlementsBody, Problem> {
+pub(super) async fn answer(state: &AppState, known: &Known) -> Result<EntitlementsBody, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
-    let Known { account, subscriptions, .. } = known;
-    let entitlement = entitlement(subscriptions, account.created_at, &state.catalogue, now)
+    let entitlement = entitled(state, known, now);
+    let (usage, _) = state
+        .usage
+        .usage(known.account.id, now)
+        .await?
+        .at(entitlement.allowance.anchor, now)
         .map_err(|error| Problem::internal(&error))?;
-    Ok(EntitlementsBody::new(account, entitlement, now))
+    let meters = usage.meters(&entitlement.allowance);
+    Ok(EntitlementsBody::new(&known.account, entitlement, meters, now))
+}
+
+/// What the ledger says of an account at `now`. Usage is decided by this, too.
+pub(super) fn entitled(state: &AppState, known: &Known, now: DateTime<Utc>) -> Entitlement {
+    entitlement(&known.subscriptions, known.account.created_at, &state.catalogue, now)
 }

@@ -41,7 +41,8 @@ pub(crate) async fn healthz() -> Json<Health> {
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
     let database = state.store.check().await.map_err(|error| error.to_string());
-    let mut parts = BTreeMap::from([("database".to_owned(), database)]);
+    let usage = state.usage.store().check().await.map_err(|error| error.to_string());
+    let mut parts = BTreeMap::from([("database".to_owned(), database), ("usage".to_owned(), usage)]);
     parts.extend(state.probes.iter().map(|probe| (probe.name.clone(), (probe.check)())));
     let ready = parts.values().all(Result::is_ok);
     let parts =

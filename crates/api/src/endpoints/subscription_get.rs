@@ -99,5 +99,5 @@ pub(crate) async fn own_subscription(
         .into_iter()
         .map(|facts| OwnedSubscription::new(facts, paid_by.get(&facts.id).copied(), now))
         .collect();
-    Ok(Json(OwnSubscription { entitlements: answer(&state, &known)?, subscriptions }))
+    Ok(Json(OwnSubscription { entitlements: answer(&state, &known).await?, subscriptions }))
 }

@@ -59,6 +59,7 @@ pub(crate) async fn run(args: Args, config: Config) -> anyhow::Result<()> {
         month_in: args.fast_time,
         finality_depth: args.finality_depth,
         keeper: Some(config.keeper.limits),
+        relay: config.relay,
     };
     let devnet = tokio::select! {
         devnet = Devnet::up(options) => devnet?,

@@ -31,7 +31,8 @@ pub(crate) struct Create {
     /// What the key is for.
     #[arg(long)]
     name: String,
-    /// What it may do: accounts:read, accounts:write, entitlements:read. May be repeated.
+    /// What it may do: accounts:read, accounts:write, entitlements:read, usage:read, usage:write, relay:write. May be
+    /// repeated.
     #[arg(long = "scope", required = true, value_name = "SCOPE")]
     scopes: Vec<Scope>,
     /// After how long it ends by itself, as in 90d, 12h or 30m; never by default.

@@ -13,11 +13,15 @@ pub(crate) mod serve;
 mod sync;
 mod target;
 
+use chrono::TimeDelta;
 use dues_embedded::{Durability, Postgres, PostgresOptions, RunningPostgres, tools};
-use dues_store::Store;
+use dues_store::{
+    Store,
+    usage::{UsageConfig, UsageStore},
+};
 use secrecy::SecretString;
 
-use crate::config::DatabaseSection;
+use crate::config::{DatabaseSection, UsageSection};
 
 /// The database in a PostgreSQL of our own.
 const DATABASE: &str = "dues";
@@ -25,6 +29,7 @@ const DATABASE: &str = "dues";
 /// The ledger, and the PostgreSQL of our own underneath where no server was named.
 struct Ledger {
     store: Store,
+    url: SecretString,
     postgres: Option<Postgres>,
 }
 
@@ -52,7 +57,20 @@ impl Ledger {
         section: &DatabaseSection,
         postgres: Option<Postgres>,
     ) -> anyhow::Result<Self> {
-        Ok(Self { store: Store::connect(url, section.max_connections).await?, postgres })
+        let store = Store::connect(url, section.max_connections).await?;
+        Ok(Self { store, url: url.clone(), postgres })
+    }
+
+    /// What is used: on a server of its own, or on the ledger's.
+    async fn usage(&self, section: &UsageSection) -> anyhow::Result<UsageStore> {
+        let url = section.database.url.as_ref().unwrap_or(&self.url);
+        let config = UsageConfig {
+            writers: section.writers,
+            max_connections: section.database.max_connections,
+            late: TimeDelta::hours(section.late_hours.into()),
+            ..UsageConfig::default()
+        };
+        Ok(UsageStore::connect(url, config).await?)
     }
 
     async fn close(self) -> anyhow::Result<()> {

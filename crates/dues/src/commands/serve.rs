@@ -4,13 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
+use chrono::TimeDelta;
 use dues_api::{
-    AppState, clock::SystemClock, proof::ContractWallets, readiness::Probe, site::Site, snapshot::Snapshot,
+    AppState, clock::SystemClock, counters::Counters, proof::ContractWallets, readiness::Probe, site::Site,
+    snapshot::Snapshot, upkeep,
 };
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
 use dues_keeper::Keeper;
-use dues_store::Store;
+use dues_store::{
+    Store,
+    usage::{Retention, UsageStore},
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -56,21 +61,38 @@ pub(crate) async fn run(config: Config, parts: Parts) -> anyhow::Result<()> {
         // Several processes share the schema: `dues migrate` is an act of its own there.
         ledger.store.check().await?;
     }
-    let served = serve(config, parts, &ledger.store, &shutdown).await;
+    let usage = if parts.api { Some(open_usage(&config, parts, &ledger).await?) } else { None };
+    let served = serve(config, parts, &ledger.store, usage.as_ref(), &shutdown).await;
     shutdown.cancel();
+    if let Some(usage) = usage {
+        // What is gathered is finished, also where nobody waits for the answer any more.
+        usage.stop().await;
+    }
     ledger.close().await?;
     served
+}
+
+async fn open_usage(config: &Config, parts: Parts, ledger: &Ledger) -> anyhow::Result<UsageStore> {
+    let usage = ledger.usage(&config.usage).await?;
+    if parts.indexer {
+        usage.migrate().await?;
+    } else {
+        usage.check().await.context("the usage database")?;
+    }
+    Ok(usage)
 }
 
 async fn serve(
     config: Config,
     parts: Parts,
     store: &Store,
+    usage: Option<&UsageStore>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let mut probes = Vec::new();
     let grants = dues_indexer::grants(config.grants_once_final());
+    let relay = config.relay();
     // Before anything that counts.
     if let Some(listen) = config.metrics.listen {
         tasks.spawn(metrics::serve(listen, shutdown.clone()).await?);
@@ -100,7 +122,18 @@ async fn serve(
             tasks.spawn(index(name, rpc, token, indexer, parts, shutdown.clone()));
         }
     }
-    if parts.api {
+    if let Some(usage) = usage {
+        let retention = Retention {
+            event_months: config.usage.keep_events_months,
+            reservations: TimeDelta::days(config.usage.keep_reservations_days.into()),
+        };
+        let (usage, clock, shutdown) = (usage.clone(), Arc::new(SystemClock), shutdown.clone());
+        tasks.spawn(async move {
+            upkeep::keep_tidy(usage, clock, retention, shutdown).await;
+            Ok(())
+        });
+    }
+    if let Some(usage) = usage {
         let listener = TcpListener::bind(config.server.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
@@ -108,18 +141,21 @@ async fn serve(
         let site = config.site.unwrap_or_else(|| Site::at(address));
         tracing::info!(%address, public_url = site.origin(), "the API listens");
         let snapshot = Snapshot::new(store.clone(), grants, config.server.snapshot_accounts);
+        let counters = Counters::new(usage.clone(), config.server.snapshot_accounts);
         let state = AppState {
             store: store.clone(),
             snapshot: snapshot.clone(),
+            usage: counters.clone(),
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             site: Arc::new(site),
             contract_wallets,
             probes: probes.into(),
+            relay,
         };
         let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());
         tasks.spawn(async move {
-            let _following = snapshot.follow();
+            let _following = (snapshot.follow(), counters.follow(Arc::new(SystemClock)));
             Ok(serving.await?)
         });
     }

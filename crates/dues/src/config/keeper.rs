@@ -1,7 +1,7 @@
 //! The keeper's part of the configuration.
 
 use chrono::TimeDelta;
-use dues_domain::{dunning::RetrySchedule, money::BaseUnits};
+use dues_domain::{dunning::RetrySchedule, money::BaseUnits, relay::RelayLimits};
 use dues_keeper::{BatchLimits, FeeLimits, KeeperConfig, KeeperLimits, KeeperSigner};
 use rust_decimal::Decimal;
 
@@ -18,11 +18,16 @@ const GWEI: u8 = 9;
 #[derive(Debug, Clone)]
 pub(crate) struct KeeperSettings {
     pub(crate) limits: KeeperLimits,
+    relay: Option<RelayLimits>,
     pub(super) key: Option<Key>,
 }
 
 impl KeeperSettings {
-    pub(super) fn check(section: KeeperSection, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn check(
+        section: KeeperSection,
+        relay: Option<RelayLimits>,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         let key = KeySettings {
             private_key: section.private_key,
             keystore: section.keystore,
@@ -68,6 +73,7 @@ impl KeeperSettings {
                 low_balance_charges: section.low_balance_charges,
                 runway_interval: TimeDelta::hours(section.means_every_hours.into()),
             },
+            relay,
             key,
         })
     }
@@ -100,6 +106,7 @@ impl KeeperSettings {
             token: chain.token,
             poll_interval: chain.indexer.poll_interval,
             limits,
+            relay: self.relay,
         }
     }
 }

@@ -21,8 +21,10 @@ pub(super) struct Root {
     #[serde(default)]
     pub(super) metrics: MetricsSection,
     pub(super) keeper: KeeperSection,
+    pub(super) usage: UsageSection,
     #[serde(default)]
     pub(super) merchant: MerchantSection,
+    pub(super) relay: RelaySection,
     #[serde(default)]
     pub(super) chains: BTreeMap<String, ChainSection>,
     pub(super) catalogue: CatalogueSection,
@@ -43,6 +45,23 @@ pub(crate) struct ServerSection {
 pub(crate) struct DatabaseSection {
     pub(crate) url: Option<SecretString>,
     pub(crate) data_dir: PathBuf,
+    pub(crate) max_connections: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageSection {
+    pub(crate) database: UsageDatabaseSection,
+    pub(crate) writers: u32,
+    pub(crate) late_hours: u32,
+    pub(crate) keep_events_months: u32,
+    pub(crate) keep_reservations_days: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageDatabaseSection {
+    pub(crate) url: Option<SecretString>,
     pub(crate) max_connections: u32,
 }
 
@@ -120,6 +139,16 @@ pub(super) struct MerchantSection {
     pub(super) keystore_password_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RelaySection {
+    pub(super) enabled: bool,
+    pub(super) per_account_per_day: u32,
+    pub(super) gas_budget_per_day: u64,
+    pub(super) max_gas_per_intent: u64,
+    pub(super) longest_wait_minutes: u32,
+}
+
 /// When a payment on a chain gives access.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -166,6 +195,21 @@ pub(super) struct TierSection {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum QuotaSetting {
+    Limit(u64),
+    Word(String),
+    Soft(SoftQuota),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SoftQuota {
+    pub(super) included: u64,
+    pub(super) limit: HardLimit,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum HardLimit {
     Limit(u64),
     Word(String),
 }

@@ -19,6 +19,7 @@ mod plans;
 mod reindex;
 mod repair;
 mod run_process;
+mod usage;
 
 use std::{
     fs::{self, File, Permissions},

@@ -8,6 +8,7 @@
 //! without noticing can record nothing, and what is not recorded is not sent.
 
 mod due;
+mod relay;
 mod transactions;
 
 use alloy_primitives::Address;
@@ -16,6 +17,7 @@ use sqlx::{Connection, PgConnection};
 
 pub(crate) use due::failure;
 pub use due::{After, Charge, DueQuery, Refused, RunwaySubject};
+pub use relay::QueuedIntent;
 pub use transactions::{KeeperTransaction, MinedAt, NewKeeperTransaction};
 
 use crate::{Store, StoreError, convert};
