@@ -48,6 +48,12 @@ fn endpoints() -> Vec<Endpoint> {
             scope: Scope::SessionsWrite,
             ..post("/v1/accounts/{id}/sessions", json!({ "ttl_seconds": 60 }))
         },
+        Endpoint {
+            method: Method::DELETE,
+            body: None,
+            scope: Scope::SessionsWrite,
+            ..post("/v1/accounts/{id}/sessions", Value::Null)
+        },
         get("/v1/plans", "", Scope::EntitlementsRead),
         get("/v1/accounts", "?external_id=customer-1", Scope::AccountsRead),
         get("/v1/accounts/{id}", "", Scope::AccountsRead),
@@ -275,7 +281,7 @@ async fn a_key_without_the_scope_is_refused_and_writes_nothing_and_one_with_only
         } else {
             let due = match endpoint.path {
                 "/v1/relay" => 202,
-                "/v1/accounts/{id}/sessions" => 201,
+                "/v1/accounts/{id}/sessions" if endpoint.method == Method::POST => 201,
                 _ => 200,
             };
             assert_eq!(again.status, due, "{}", endpoint.name());

@@ -411,6 +411,8 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         (format!("{wallets}/%FF"), 400, "invalid_id"),
         (format!("/v1/accounts/{unknown}/wallets/{taken}"), 404, "account_not_found"),
         (format!("/v1/accounts/nobody/wallets/{taken}"), 400, "invalid_id"),
+        (format!("/v1/accounts/{unknown}/sessions"), 404, "account_not_found"),
+        ("/v1/accounts/nobody/sessions".to_owned(), 400, "invalid_id"),
     ] {
         let request = cases.keyed(Method::DELETE, &path);
         cases.add(&format!("DELETE {path}"), request, status, code);

@@ -610,6 +610,16 @@ async fn the_platform_signs_its_user_in_for_as_long_as_it_says() {
         let own = identity.subscription(minted.body["token"].as_str().unwrap()).await.ok();
         assert_eq!(own["entitlements"]["account"]["id"], account.id.to_string());
     }
+    let all =
+        async || Answer::to(stack.api.request(Method::DELETE, &path).bearer_auth(stack.api.key())).await.ok();
+    let other = stack.api.account("other").await;
+    let kept = identity.mint(other.id).await["token"].as_str().unwrap().to_owned();
+    let live = identity.mint(account.id).await["token"].as_str().unwrap().to_owned();
+    assert_eq!(all().await, json!({ "ended": 4 }));
+    assert_eq!(all().await, json!({ "ended": 0 }));
+    identity.subscription(&live).await.assert_problem("signed out everywhere", 401, "no_session");
+    assert_eq!(identity.subscription(&kept).await.status, 200);
+
     let short = stack.api.post(&path, &json!({ "ttl_seconds": 60 })).await.ok();
     let token = short["token"].as_str().unwrap();
     let used = json!({ "external_id": "customer-1", "event_id": "one", "requests": 1, "tokens": 7 });

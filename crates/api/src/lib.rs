@@ -76,7 +76,7 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::wallets_challenge::challenge_wallet))
         .routes(routes!(e::wallets_link::link_wallet))
         .routes(routes!(e::wallets_unlink::unlink_wallet))
-        .routes(routes!(e::sessions_mint::mint_session))
+        .routes(routes!(e::sessions_mint::mint_session, e::sessions_end::end_sessions))
         .routes(routes!(e::session_challenge::challenge_sign_in))
         .routes(routes!(e::session_create::sign_in, e::session_end::sign_out))
         .routes(routes!(e::subscription_get::own_subscription))

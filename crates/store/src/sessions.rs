@@ -3,9 +3,10 @@
 use alloy_primitives::Address;
 use chrono::{DateTime, TimeDelta, Utc};
 use dues_domain::ids::{AccountId, SessionId};
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 
-use crate::{SpentChallenge, Store, StoreError, challenges, convert};
+use crate::{Actor, SpentChallenge, Store, StoreError, audit, challenges, convert};
 
 /// For how long a session that has ended is kept, for people to look at.
 const KEPT: TimeDelta = TimeDelta::days(7);
@@ -134,6 +135,38 @@ impl Store {
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// Ends every live session of `account` at `now`, however it was signed in to; gives how many.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAccount`].
+    pub async fn end_sessions(
+        &self,
+        account: AccountId,
+        now: DateTime<Utc>,
+        actor: Actor,
+    ) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query_scalar!("SELECT id FROM ledger.accounts WHERE id = $1", account.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?
+            .ok_or(StoreError::UnknownAccount)?;
+        let ended = sqlx::query!(
+            "UPDATE ledger.sessions SET revoked_at = $2
+             WHERE account_id = $1 AND revoked_at IS NULL AND expires_at > $2",
+            account.as_uuid(),
+            now,
+        )
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        if ended > 0 {
+            let detail = json!({ "ended": ended });
+            audit::record(&mut tx, actor, "sessions.end", &account.to_string(), detail).await?;
+        }
+        tx.commit().await?;
+        Ok(ended)
     }
 }
 

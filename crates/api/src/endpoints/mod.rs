@@ -13,6 +13,7 @@ pub(crate) mod relay_post;
 pub(crate) mod session_challenge;
 pub(crate) mod session_create;
 pub(crate) mod session_end;
+pub(crate) mod sessions_end;
 pub(crate) mod sessions_mint;
 pub(crate) mod subscription_get;
 pub(crate) mod transactions_list;
