@@ -127,28 +127,27 @@ impl Code {
             | Self::PlanNotSold
             | Self::MalformedSignature
             | Self::IntentExpired
-            | Self::RelayRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::RelayRefused
+            | Self::ChallengeInvalid
+            | Self::ChallengeExpired
+            | Self::InvalidSignature
+            | Self::SignatureNotVerifiable => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QuotaExceeded => StatusCode::PAYMENT_REQUIRED,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::Unauthenticated | Self::NoSession => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::AccountNotFound
+            | Self::WalletNotFound
             | Self::ReservationNotFound
             | Self::SubscriptionNotFound
             | Self::RelayNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ChallengeInvalid => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::ChallengeExpired => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::ChallengeSpent => StatusCode::CONFLICT,
-            Self::InvalidSignature => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::SignatureNotVerifiable => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoSession => StatusCode::UNAUTHORIZED,
-            Self::CrossSite => StatusCode::FORBIDDEN,
-            Self::WalletNotFound => StatusCode::NOT_FOUND,
-            Self::WalletNeeded => StatusCode::CONFLICT,
-            Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded | Self::NonceTaken => {
-                StatusCode::CONFLICT
-            }
+            Self::WalletTaken
+            | Self::WalletNeeded
+            | Self::ChallengeSpent
+            | Self::EventIdConflict
+            | Self::ReservationEnded
+            | Self::NonceTaken => StatusCode::CONFLICT,
             Self::RelayLimitReached => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -138,6 +138,9 @@ async fn serve(
             .await
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
         let address = listener.local_addr()?;
+        if config.site.is_none() && address.ip().is_unspecified() {
+            tracing::warn!("server.public_url is not set: no browser can sign in");
+        }
         let site = config.site.unwrap_or_else(|| Site::at(address));
         tracing::info!(%address, public_url = site.origin(), "the API listens");
         let snapshot = Snapshot::new(store.clone(), grants, config.server.snapshot_accounts);
