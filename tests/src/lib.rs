@@ -31,6 +31,7 @@ mod reorg;
 mod server;
 mod stack;
 mod wait;
+mod wallets;
 
 pub use api::{Account, Answer, Api};
 pub use catalogue::catalogue;
@@ -45,3 +46,4 @@ pub use ledger::{Ledger, SubscriptionRow, TransactionRow};
 pub use server::{ApiServer, MovableClock};
 pub use stack::{FINALITY_DEPTH, GRACE_SECONDS, Options, Plan, Site, Stack, asset, synced};
 pub use wait::{SOON, eventually};
+pub use wallets::{OddWallet, sign_message, with_high_s};

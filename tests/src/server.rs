@@ -8,6 +8,8 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     counters::Counters,
+    proof::ContractWallets,
+    site::Site,
     snapshot::Snapshot,
 };
 use dues_domain::catalogue::Catalogue;
@@ -87,7 +89,8 @@ impl ApiServer {
         };
         store.create_api_key(&key, Actor::Operator).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let url = format!("http://{address}");
         let snapshot = Snapshot::new(store.clone(), Grants::at_once(), 1_000);
         let counters = Counters::new(usage.clone(), 1_000);
         let state = AppState {
@@ -96,6 +99,8 @@ impl ApiServer {
             snapshot: snapshot.clone(),
             catalogue: Arc::new(catalogue),
             clock: Arc::clone(&clock),
+            site: Arc::new(Site::at(address)),
+            contract_wallets: ContractWallets::new([]),
             relay: None,
             probes: Arc::from([]),
         };

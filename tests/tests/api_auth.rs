@@ -39,6 +39,22 @@ fn endpoints() -> Vec<Endpoint> {
     vec![
         post("/v1/accounts", json!({ "external_id": "customer-1", "email": "new@example.org" })),
         post("/v1/accounts/{id}/wallets", json!({ "address": Address::repeat_byte(0x77) })),
+        post(
+            "/v1/accounts/{id}/wallets/challenge",
+            json!({ "address": Address::repeat_byte(0x77), "chain_id": 1 }),
+        ),
+        Endpoint { method: Method::DELETE, body: None, ..post(UNLINK, Value::Null) },
+        Endpoint {
+            scope: Scope::SessionsWrite,
+            ..post("/v1/accounts/{id}/sessions", json!({ "ttl_seconds": 60 }))
+        },
+        Endpoint {
+            method: Method::DELETE,
+            body: None,
+            scope: Scope::SessionsWrite,
+            ..post("/v1/accounts/{id}/sessions", Value::Null)
+        },
+        get("/v1/plans", "", Scope::EntitlementsRead),
         get("/v1/accounts", "?external_id=customer-1", Scope::AccountsRead),
         get("/v1/accounts/{id}", "", Scope::AccountsRead),
         get("/v1/accounts/{id}/transactions", "", Scope::AccountsRead),
@@ -55,11 +71,23 @@ fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// Done once, there is nothing left to do.
+const UNLINK: &str = "/v1/accounts/{id}/wallets/{address}";
 /// An intent that is there to be read.
 const RELAY_ID: Uuid = Uuid::from_u128(7);
 
 /// Endpoints that need none.
-const PUBLIC: [(&str, &str); 2] = [("get", "/healthz"), ("get", "/readyz")];
+const PUBLIC: [(&str, &str); 5] = [
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/api/plans"),
+    ("post", "/api/session/challenge"),
+    ("post", "/api/session"),
+];
+
+/// Endpoints that need a session instead: see `identity.rs`.
+const OF_END_USERS: [(&str, &str); 3] =
+    [("delete", "/api/session"), ("get", "/api/subscription"), ("get", "/api/usage")];
 
 /// Reservations to be settled and released.
 struct Holds {
@@ -87,6 +115,7 @@ impl Endpoint {
         };
         let path = self.path.replace("{id}", &id);
         let path = path.replace("{relay_id}", &RELAY_ID.to_string());
+        let path = path.replace("{address}", &Address::repeat_byte(0x77).to_string());
         let request = stack.api.request(self.method.clone(), &format!("{path}{}", self.query));
         let request = request.header("prefer", "wait=0");
         let reference = account.reference.to_string();
@@ -139,12 +168,13 @@ fn instant(text: &str) -> DateTime<Utc> {
 async fn every_endpoint_of_the_openapi_document_is_in_this_files_table() {
     let stack = Stack::start().await;
     let document = Answer::to(stack.api.request(Method::GET, "/openapi.json")).await.ok();
-    let (mut protected, mut public) = (BTreeSet::new(), BTreeSet::new());
+    let (mut protected, mut public, mut of_end_users) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let name = format!("{method} {path}");
             match &operation["security"][0]["api_key"] {
                 Value::Array(scopes) => protected.insert(format!("{name} {scopes:?}")),
+                _ if operation["security"][0]["session"].is_array() => of_end_users.insert(name),
                 _ => public.insert(name),
             };
         }
@@ -153,8 +183,11 @@ async fn every_endpoint_of_the_openapi_document_is_in_this_files_table() {
         format!("{} {} {:?}", e.method.as_str().to_lowercase(), e.path, [json!(e.scope.as_str())])
     };
     assert_eq!(protected, endpoints().iter().map(name).collect());
-    assert_eq!(public, PUBLIC.iter().map(|(method, path)| format!("{method} {path}")).collect());
-    for (_, path) in PUBLIC {
+    let named =
+        |list: &[(&str, &str)]| list.iter().map(|(method, path)| format!("{method} {path}")).collect();
+    assert_eq!(public, named(&PUBLIC));
+    assert_eq!(of_end_users, named(&OF_END_USERS));
+    for (_, path) in PUBLIC.into_iter().filter(|(method, _)| *method == "get") {
         assert_eq!(Answer::to(stack.api.request(Method::GET, path)).await.status, 200, "{path}");
     }
 }
@@ -242,8 +275,17 @@ async fn a_key_without_the_scope_is_refused_and_writes_nothing_and_one_with_only
         // The scheme's name has no case (RFC 9110).
         let request =
             endpoint.request(&stack, account, &holds).header("authorization", format!("bEARER {only}"));
-        let due = if endpoint.path == "/v1/relay" { 202 } else { 200 };
-        assert_eq!(Answer::to(request).await.status, due, "{}", endpoint.name());
+        let again = Answer::to(request).await;
+        if endpoint.path == UNLINK {
+            again.assert_problem(&endpoint.name(), 404, "wallet_not_found");
+        } else {
+            let due = match endpoint.path {
+                "/v1/relay" => 202,
+                "/v1/accounts/{id}/sessions" if endpoint.method == Method::POST => 201,
+                _ => 200,
+            };
+            assert_eq!(again.status, due, "{}", endpoint.name());
+        }
     }
 }
 

@@ -353,6 +353,83 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
     cases.post(&format!("/v1/accounts/{unknown}/wallets"), &both, 404, "account_not_found");
     cases.post("/v1/accounts/nobody/wallets", &good, 400, "invalid_id");
 
+    let challenge = format!("{wallets}/challenge");
+    let asked = json!({ "address": Address::repeat_byte(9), "chain_id": 31_337 });
+    for path in [&challenge, "/api/session/challenge"] {
+        cases.bodies(path, &asked);
+        for address in ["", "ada.eth", "0x70997970c51812dc3A010C7d01b50e0d17dc79C8"] {
+            cases.post(path, &json!({ "address": address, "chain_id": 1 }), 400, "invalid_address");
+        }
+        for chain_id in [json!(null), json!(-1), json!("1"), json!(1.5), json!("0x1")] {
+            let body = json!({ "address": taken, "chain_id": chain_id });
+            cases.post(path, &body, 422, "invalid_body");
+        }
+    }
+    let other_purpose = json!({ "address": taken, "chain_id": 1, "purpose": "sign_in" });
+    cases.post(&challenge, &other_purpose, 422, "invalid_body");
+    cases.post(&format!("/v1/accounts/{unknown}/wallets/challenge"), &asked, 404, "account_not_found");
+    cases.post("/v1/accounts/nobody/wallets/challenge", &asked, 400, "invalid_id");
+
+    let signed = json!({ "message": "I am Ada", "signature": "0x00" });
+    cases.post(&wallets, &signed, 422, "challenge_invalid");
+    cases.post(
+        "/api/session",
+        &json!({ "message": "I am Ada", "signature": "0x00", "delivery": "token" }),
+        422,
+        "challenge_invalid",
+    );
+    cases.post("/api/session", &signed, 403, "cross_site");
+    cases.bodies("/api/session", &signed);
+    for body in [
+        json!({ "message": "I am Ada" }),
+        json!({ "signature": "0x00" }),
+        json!({ "address": taken, "message": "I am Ada", "signature": "0x00" }),
+        json!({ "message": 1, "signature": "0x00" }),
+        json!({ "message": null, "signature": null }),
+    ] {
+        cases.post(&wallets, &body, 422, "invalid_body");
+    }
+    cases.post(
+        "/api/session",
+        &json!({ "message": "", "signature": "", "delivery": "mail" }),
+        422,
+        "invalid_body",
+    );
+
+    let sessions = format!("/v1/accounts/{account}/sessions");
+    for ttl in [json!(0), json!(-1), json!(86_401), json!("900"), json!(1.5), json!(99_999_999_999_u64)] {
+        cases.post(&sessions, &json!({ "ttl_seconds": ttl }), 422, "invalid_body");
+    }
+    cases.post(&sessions, &json!({ "wallet": taken }), 422, "invalid_body");
+    cases.post(&format!("/v1/accounts/{unknown}/sessions"), &json!({}), 404, "account_not_found");
+    cases.post("/v1/accounts/nobody/sessions", &json!({}), 400, "invalid_id");
+
+    for (path, status, code) in [
+        (format!("{wallets}/{}", Address::repeat_byte(9)), 404, "wallet_not_found"),
+        (format!("{wallets}/{taken}"), 404, "wallet_not_found"),
+        (format!("{wallets}/ada"), 400, "invalid_address"),
+        (format!("{wallets}/%FF"), 400, "invalid_id"),
+        (format!("/v1/accounts/{unknown}/wallets/{taken}"), 404, "account_not_found"),
+        (format!("/v1/accounts/nobody/wallets/{taken}"), 400, "invalid_id"),
+        (format!("/v1/accounts/{unknown}/sessions"), 404, "account_not_found"),
+        ("/v1/accounts/nobody/sessions".to_owned(), 400, "invalid_id"),
+    ] {
+        let request = cases.keyed(Method::DELETE, &path);
+        cases.add(&format!("DELETE {path}"), request, status, code);
+    }
+    for (body, status, code) in [
+        (signed, 422, "challenge_invalid"),
+        (json!({}), 422, "invalid_body"),
+        (json!([]), 422, "invalid_body"),
+    ] {
+        let path = format!("{wallets}/{}", Address::repeat_byte(9));
+        let request = cases.keyed(Method::DELETE, &path).json(&body);
+        cases.add(&format!("DELETE {path} {body}"), request, status, code);
+    }
+    cases.get("/api/subscription", 401, "no_session");
+    let request = cases.keyed(Method::DELETE, "/api/session");
+    cases.add("DELETE /api/session with an API key", request, 401, "no_session");
+
     let simple = account.simple().to_string();
     let bad_ids = ["nobody", "1", "00000000-0000-0000-0000-00000000000g", "%00", "%FF", "..%2f..", &simple];
     for tail in ["", "/transactions", "/entitlements", "/usage"] {
@@ -424,7 +501,9 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         "/V1/accounts",
         "//v1/accounts",
         &format!("/v1/accounts/{account}/"),
-        &format!("/v1/accounts/{account}/wallets/x"),
+        &format!("/v1/accounts/{account}/wallets/x/y"),
+        "/api",
+        "/api/nothing",
         "/docs/nothing",
     ] {
         cases.get(path, 404, "route_not_found");
@@ -439,6 +518,9 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         (Method::GET, &format!("/v1/accounts/{account}/wallets")),
         (Method::POST, &format!("/v1/accounts/{account}/entitlements")),
         (Method::POST, &format!("/v1/accounts/{account}/transactions")),
+        (Method::GET, &format!("/v1/accounts/{account}/wallets/x")),
+        (Method::GET, "/api/session"),
+        (Method::POST, "/api/plans"),
         (Method::POST, "/v1/entitlements"),
         (Method::GET, "/v1/usage"),
         (Method::GET, "/v1/usage/batch"),

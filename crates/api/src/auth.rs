@@ -77,7 +77,15 @@ macro_rules! required_scope {
         }
     )*};
 }
-required_scope!(AccountsRead, AccountsWrite, EntitlementsRead, UsageRead, UsageWrite, RelayWrite);
+required_scope!(
+    AccountsRead,
+    AccountsWrite,
+    EntitlementsRead,
+    UsageRead,
+    UsageWrite,
+    RelayWrite,
+    SessionsWrite
+);
 
 /// A caller whose key has the scope `S`. As an extractor it comes first, so that nothing is read of a request
 /// that may not be made.

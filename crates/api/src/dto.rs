@@ -13,7 +13,7 @@ use dues_domain::{
     usage::{Meter, Meters},
 };
 use dues_store::{Account, AccountOrigin, Wallet, WalletProof};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -61,7 +61,8 @@ pub(crate) struct WalletBody {
     /// With its EIP-55 checksum.
     #[schema(example = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8")]
     address: String,
-    /// `platform` where the platform vouches for it, `payment` where it paid before it was known.
+    /// `signature` where whoever has it has signed so, `platform` where the platform vouches for it, `payment` where it
+    /// paid before it was known.
     proof: &'static str,
     linked_at: DateTime<Utc>,
 }
@@ -71,9 +72,30 @@ impl From<Wallet> for WalletBody {
         let proof = match wallet.proof {
             WalletProof::Platform => "platform",
             WalletProof::Payment => "payment",
+            WalletProof::Signature => "signature",
         };
         Self { address: wallet.address.to_string(), proof, linked_at: wallet.linked_at }
     }
+}
+
+/// A message to be signed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Challenge)]
+pub(crate) struct ChallengeBody {
+    /// To be signed as it is (`personal_sign`, EIP-191), and sent back as it is. EIP-4361.
+    pub(crate) message: String,
+    /// Until when it is taken. Once.
+    pub(crate) expires_at: DateTime<Utc>,
+}
+
+/// A message that was signed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Signed {
+    /// As it was given out, to the letter.
+    pub(crate) message: String,
+    /// `0x…`: 65 bytes of a key, or whatever the contract at the address accepts (ERC-1271).
+    pub(crate) signature: String,
 }
 
 /// An amount of money.

@@ -6,7 +6,10 @@ use axum::{
     extract::{
         DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection,
     },
-    http::request::Parts,
+    http::{
+        header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+        request::Parts,
+    },
 };
 use dues_domain::ids::{AccountId, RelayIntentId, ReservationId};
 use serde::de::DeserializeOwned;
@@ -42,6 +45,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// The same where it may be left out: no body at all, and no `Content-Type` of one.
+#[derive(Debug)]
+pub(crate) struct OptionalBody<T>(pub(crate) Option<T>);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // HTTP's own word for "nothing follows" (RFC 9112, section 6.3) is that there is neither of the two.
+        let headers = request.headers();
+        let length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+        if !length && !headers.contains_key(TRANSFER_ENCODING) && !headers.contains_key(CONTENT_TYPE) {
+            return Ok(Self(None));
+        }
+        Body::from_request(request, state).await.map(|Body(body)| Self(Some(body)))
+    }
+}
+
 /// A [`Body`] of many parts, which may be larger than others.
 #[derive(Debug)]
 pub(crate) struct LargeBody<T>(pub(crate) T);
@@ -69,6 +90,21 @@ impl<S: Send + Sync> FromRequestParts<S> for AccountPath {
         let Path(id): Path<String> =
             Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
         id.parse().map(Self).map_err(|_| Problem::new(Code::InvalidId))
+    }
+}
+
+/// The account id and the wallet in the path.
+#[derive(Debug)]
+pub(crate) struct WalletPath(pub(crate) AccountId, pub(crate) Address);
+
+impl<S: Send + Sync> FromRequestParts<S> for WalletPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((id, wallet)): Path<(String, String)> =
+            Path::from_request_parts(parts, state).await.map_err(|_| Code::InvalidId)?;
+        let id = id.parse().map_err(|_| Problem::new(Code::InvalidId))?;
+        Ok(Self(id, address(&wallet)?))
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! * one file per endpoint in `endpoints`, each with its request, its errors and its documentation;
 //! * [`problem`]: every error is an RFC 9457 problem with a stable `code`;
-//! * [`auth`]: API keys, of which only hashes are kept;
+//! * [`auth`]: API keys, of which only hashes are kept; `session`: tokens and cookies of end users, likewise;
+//! * `challenge`, [`proof`]: what wallets sign, and whether they have;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
 //! * [`counters`]: what is used, in memory, for the answers that only tell of it;
 //! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
 pub mod auth;
+mod challenge;
 pub mod clock;
 pub mod counters;
 mod dto;
@@ -17,8 +19,11 @@ mod extract;
 mod middleware;
 pub mod openapi;
 pub mod problem;
+pub mod proof;
 pub mod readiness;
 pub mod relay;
+mod session;
+pub mod site;
 pub mod snapshot;
 pub mod upkeep;
 
@@ -33,7 +38,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    clock::Clock, counters::Counters, endpoints as e, readiness::Probe, relay::Relay, snapshot::Snapshot,
+    clock::Clock, counters::Counters, endpoints as e, proof::ContractWallets, readiness::Probe, relay::Relay,
+    site::Site, snapshot::Snapshot,
 };
 
 /// How long requests that are under way may take after the order to stop.
@@ -52,6 +58,10 @@ pub struct AppState {
     pub catalogue: Arc<Catalogue>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where browsers reach this service.
+    pub site: Arc<Site>,
+    /// What asks contracts about signatures.
+    pub contract_wallets: ContractWallets,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
     /// What signed intents are taken; `None` for none.
@@ -63,7 +73,16 @@ fn endpoints() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .routes(routes!(e::accounts_upsert::upsert_account, e::accounts_find::find_account))
         .routes(routes!(e::accounts_get::get_account))
+        .routes(routes!(e::wallets_challenge::challenge_wallet))
         .routes(routes!(e::wallets_link::link_wallet))
+        .routes(routes!(e::wallets_unlink::unlink_wallet))
+        .routes(routes!(e::sessions_mint::mint_session, e::sessions_end::end_sessions))
+        .routes(routes!(e::session_challenge::challenge_sign_in))
+        .routes(routes!(e::session_create::sign_in, e::session_end::sign_out))
+        .routes(routes!(e::subscription_get::own_subscription))
+        .routes(routes!(e::usage_get::own_usage))
+        .routes(routes!(e::plans_list::list_plans))
+        .routes(routes!(e::plans_list::see_plans))
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
         .routes(routes!(e::transactions_list::list_transactions))

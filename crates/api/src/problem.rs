@@ -47,6 +47,25 @@ pub enum Code {
     MethodNotAllowed,
     /// The wallet belongs to another account.
     WalletTaken,
+    /// The message is none that was given out here for this purpose, or it was changed.
+    ChallengeInvalid,
+    /// The message was not signed in time; ask for another one.
+    ChallengeExpired,
+    /// The message was used before; ask for another one.
+    ChallengeSpent,
+    /// The signature is not the wallet's own.
+    InvalidSignature,
+    /// The signature is not the key's of that address, and this service has no node of the message's chain to ask whether it is a
+    /// contract's.
+    SignatureNotVerifiable,
+    /// There is no session, or it has ended.
+    NoSession,
+    /// The request was made with a cookie, and not by one of our own pages.
+    CrossSite,
+    /// The account has no such wallet.
+    WalletNotFound,
+    /// The account was made for this wallet, and would be nobody's without it.
+    WalletNeeded,
     /// A quota has no room for it.
     QuotaExceeded,
     /// The event id was used for something else.
@@ -108,19 +127,27 @@ impl Code {
             | Self::PlanNotSold
             | Self::MalformedSignature
             | Self::IntentExpired
-            | Self::RelayRefused => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::RelayRefused
+            | Self::ChallengeInvalid
+            | Self::ChallengeExpired
+            | Self::InvalidSignature
+            | Self::SignatureNotVerifiable => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QuotaExceeded => StatusCode::PAYMENT_REQUIRED,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::Unauthenticated | Self::NoSession => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::AccountNotFound
+            | Self::WalletNotFound
             | Self::ReservationNotFound
             | Self::SubscriptionNotFound
             | Self::RelayNotFound
             | Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded | Self::NonceTaken => {
-                StatusCode::CONFLICT
-            }
+            Self::WalletTaken
+            | Self::WalletNeeded
+            | Self::ChallengeSpent
+            | Self::EventIdConflict
+            | Self::ReservationEnded
+            | Self::NonceTaken => StatusCode::CONFLICT,
             Self::RelayLimitReached => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -144,6 +171,17 @@ impl Code {
             Self::RouteNotFound => "There is nothing at this path",
             Self::MethodNotAllowed => "The path does not take this method",
             Self::WalletTaken => "The wallet belongs to another account",
+            Self::ChallengeInvalid => "The message is none that was given out for this",
+            Self::ChallengeExpired => "The message has expired",
+            Self::ChallengeSpent => "The message has had its effect already",
+            Self::InvalidSignature => "The signature is not the wallet's",
+            Self::SignatureNotVerifiable => {
+                "The signature is no key's, and no contract can be asked on this chain"
+            }
+            Self::NoSession => "A valid session is needed",
+            Self::CrossSite => "The request does not come from our own pages",
+            Self::WalletNotFound => "The account has no such wallet",
+            Self::WalletNeeded => "The account was made for this wallet",
             Self::QuotaExceeded => "A quota has no room for it",
             Self::EventIdConflict => "The event id was used for something else",
             Self::EventTooLate => "The event is too old to be counted",
@@ -182,6 +220,15 @@ impl Code {
             Self::RouteNotFound => "route_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::WalletTaken => "wallet_taken",
+            Self::ChallengeInvalid => "challenge_invalid",
+            Self::ChallengeExpired => "challenge_expired",
+            Self::ChallengeSpent => "challenge_spent",
+            Self::InvalidSignature => "invalid_signature",
+            Self::SignatureNotVerifiable => "signature_not_verifiable",
+            Self::NoSession => "no_session",
+            Self::CrossSite => "cross_site",
+            Self::WalletNotFound => "wallet_not_found",
+            Self::WalletNeeded => "wallet_needed",
             Self::QuotaExceeded => "quota_exceeded",
             Self::EventIdConflict => "event_id_conflict",
             Self::EventTooLate => "event_too_late",
@@ -265,6 +312,29 @@ impl IntoResponses for CallerProblems {
     }
 }
 
+/// What every endpoint with a session can answer, for the OpenAPI document.
+pub(crate) struct SessionProblems;
+
+impl IntoResponses for SessionProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        documented([
+            ("401", "`no_session`"),
+            ("403", "`cross_site`"),
+            ("500", "`internal`"),
+            ("503", "`unavailable` or `timeout`"),
+        ])
+    }
+}
+
+/// What every endpoint can answer that needs neither key nor session.
+pub(crate) struct PublicProblems;
+
+impl IntoResponses for PublicProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        documented([("500", "`internal`"), ("503", "`unavailable` or `timeout`")])
+    }
+}
+
 /// What every endpoint with a body can answer as well.
 pub(crate) struct BodyProblems;
 
@@ -340,6 +410,14 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// What kind of problem it is.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+}
+
 impl From<Code> for Problem {
     fn from(code: Code) -> Self {
         Self::new(code)
@@ -354,6 +432,9 @@ impl From<StoreError> for Problem {
                 Self::new(Code::InvalidQuery).with_detail("cursor is none that this list gave")
             }
             StoreError::WalletTaken => Self::new(Code::WalletTaken),
+            StoreError::UnknownWallet => Self::new(Code::WalletNotFound),
+            StoreError::WalletNeeded => Self::new(Code::WalletNeeded),
+            StoreError::ChallengeSpent => Self::new(Code::ChallengeSpent),
             error if error.is_transient() => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is not available");
                 Self::new(Code::Unavailable)
@@ -379,7 +460,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         match code {
-            Code::Unauthenticated => {
+            Code::Unauthenticated | Code::NoSession => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Code::Unavailable | Code::Timeout => {
@@ -413,6 +494,9 @@ mod tests {
             Code::AccountNotFound,
             Code::UnsupportedMediaType,
             Code::Timeout,
+            Code::ChallengeInvalid,
+            Code::SignatureNotVerifiable,
+            Code::NoSession,
             Code::QuotaExceeded,
             Code::EventIdConflict,
             Code::EventTooLate,

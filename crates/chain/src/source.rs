@@ -14,8 +14,8 @@
 //! * `health`: which node to ask, and when; `telemetry`: figures of both.
 //! * `verify`: whether answers fit together.
 //! * `wake`: new heads over WebSocket.
-//! * `views`: storage and receipts; `charging`, `acting`: simulations, gas, and what is sent; `relaying`: the same of what
-//!   payers signed.
+//! * `views`: storage and receipts; `signatures`: contracts' own; `charging`, `acting`: simulations, gas, and what is sent;
+//!   `relaying`: the same of what payers signed.
 
 mod acting;
 mod adaptive;
@@ -25,6 +25,7 @@ mod endpoints;
 mod failure;
 mod health;
 mod relaying;
+mod signatures;
 mod telemetry;
 mod transport;
 mod verify;

@@ -9,8 +9,10 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     counters::Counters,
+    proof::ContractWallets,
     readiness::Probe,
     relay::Relay,
+    site::Site,
     snapshot::Snapshot,
     upkeep,
 };
@@ -89,6 +91,8 @@ impl Server {
 
         // On a devnet a payment shows at once.
         let snapshot = Snapshot::new(store.clone(), Grants::at_once(), SNAPSHOT_ACCOUNTS);
+        let nodes = RpcSource::new(services.endpoints()?, contracts.source)?;
+        let api = listener.local_addr()?;
         let counters = Counters::new(services.usage().clone(), SNAPSHOT_ACCOUNTS);
         let state = AppState {
             store: store.clone(),
@@ -96,10 +100,11 @@ impl Server {
             usage: counters.clone(),
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
+            site: Arc::new(Site::at(api)),
+            contract_wallets: ContractWallets::new([nodes]),
             probes: Arc::from([probe]),
             relay: options.relay.map(|limits| Relay { targets: vec![contracts.source], limits }),
         };
-        let api = listener.local_addr()?;
         // Nothing is removed.
         let retention =
             Retention { event_months: u32::from(u16::MAX), reservations: TimeDelta::days(36_500) };

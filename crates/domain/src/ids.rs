@@ -82,6 +82,10 @@ uuid_id!(
     /// A signed intent that the relay was given.
     RelayIntentId
 );
+uuid_id!(
+    /// A session of an end user (the record, not the token).
+    SessionId
+);
 
 impl AccountId {
     /// The `bytes32` that a subscription carries on chain to name this account: the UUID, left-padded with zeros.

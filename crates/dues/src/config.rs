@@ -16,7 +16,7 @@ use std::{
 use ::config::{Environment, File, FileFormat};
 use alloy_primitives::Address;
 use anyhow::{Context as _, bail};
-use dues_api::relay::Relay;
+use dues_api::{relay::Relay, site::Site};
 use dues_chain::{deploy::contract_address, source::Endpoints};
 use dues_domain::{
     calendar::{Interval, IntervalUnit},
@@ -49,6 +49,8 @@ const FILE: &str = "dues.toml";
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) server: ServerSection,
+    /// Where browsers reach the API, where that is given.
+    pub(crate) site: Option<Site>,
     pub(crate) database: DatabaseSection,
     pub(crate) log: LogSection,
     pub(crate) metrics: MetricsSection,
@@ -166,6 +168,8 @@ impl Config {
         if let Some(url) = &root.database.url {
             faults.take("database.url", Store::check_url(url));
         }
+        let site = root.server.public_url.as_deref();
+        let site = site.and_then(|url| faults.take("server.public_url", Site::parse(url)));
         if root.database.max_connections == 0 {
             faults.add("database.max_connections: at least 1 is needed");
         }
@@ -220,6 +224,7 @@ impl Config {
         let (log, metrics) = (root.log, root.metrics);
         Ok(Self {
             server,
+            site,
             database,
             log,
             metrics,
@@ -482,12 +487,13 @@ mod tests {
     #[test]
     fn all_faults_are_reported_together() {
         let text = format!(
-            "[database]\nmax_connections = 0\nurl = \"postgres://u:hunter2@h/d\"\n\
+            "[server]\npublic_url = \"http://billing.example.org\"\n[database]\nmax_connections = 0\nurl = \"postgres://u:hunter2@h/d\"\n\
              [plans.basic-month]\nprice = \"0.0000001\"\n[plans.basic-year]\ninterval = \"fortnight\"\n\
              [tiers.free]\nrequests = \"lots\"\n{CHAIN}finality = \"soon\"\n"
         );
         let error = format!("{:#}", parse(&text, &[]).unwrap_err());
         for part in [
+            "server.public_url: http is for this machine only",
             "database.max_connections",
             "database.url: belongs into the environment",
             "plans.basic-month.price",

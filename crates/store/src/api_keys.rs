@@ -29,17 +29,20 @@ pub enum Scope {
     UsageWrite,
     /// Have signed intents sent, and see what became of them.
     RelayWrite,
+    /// Sign end users in.
+    SessionsWrite,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AccountsRead,
         Self::AccountsWrite,
         Self::EntitlementsRead,
         Self::UsageRead,
         Self::UsageWrite,
         Self::RelayWrite,
+        Self::SessionsWrite,
     ];
 
     /// The scope as it is spelled.
@@ -52,6 +55,7 @@ impl Scope {
             Self::UsageRead => "usage:read",
             Self::UsageWrite => "usage:write",
             Self::RelayWrite => "relay:write",
+            Self::SessionsWrite => "sessions:write",
         }
     }
 }
@@ -65,7 +69,8 @@ impl fmt::Display for Scope {
 /// A text that names no scope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "a scope is one of accounts:read, accounts:write, entitlements:read, usage:read, usage:write, relay:write"
+    "a scope is one of accounts:read, accounts:write, entitlements:read, usage:read, usage:write, \
+     relay:write, sessions:write"
 )]
 pub struct UnknownScope;
 

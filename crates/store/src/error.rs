@@ -36,6 +36,15 @@ pub enum StoreError {
     /// The wallet belongs to another account of the platform.
     #[error("the wallet belongs to another account")]
     WalletTaken,
+    /// The wallet does not belong to this account.
+    #[error("the wallet does not belong to this account")]
+    UnknownWallet,
+    /// The account was made for this wallet, and has nobody without it.
+    #[error("the account was made for this wallet, and would be nobody's without it")]
+    WalletNeeded,
+    /// The signed challenge has had its effect already.
+    #[error("what was signed has had its effect already")]
+    ChallengeSpent,
     /// The ledger was begun for another merchant, or from a later block.
     #[error(
         "this contract was indexed for another merchant or from a later start_block: what was left out then would \
@@ -65,8 +74,12 @@ impl From<sqlx::Error> for StoreError {
         };
         match constraint {
             Some(
-                "wallets_account_id_fkey" | "subscriptions_account_id_fkey" | "relay_intents_account_id_fkey",
+                "wallets_account_id_fkey"
+                | "subscriptions_account_id_fkey"
+                | "relay_intents_account_id_fkey"
+                | "sessions_account_id_fkey",
             ) => Self::UnknownAccount,
+            Some("spent_challenges_pkey") => Self::ChallengeSpent,
             Some("merchant_acts_open_once") => Self::ActUnresolved,
             // The contract cannot cause these. Whoever gets here has projected something wrongly, and must not go on.
             Some("transactions_transfer_key" | "transactions_spent_key_key") => {

@@ -1,7 +1,8 @@
-//! `GET /v1/accounts/{id}/usage`
+//! `GET /v1/accounts/{id}/usage` and `GET /api/usage`
 
 use axum::{Json, extract::State};
 use chrono::{DateTime, Days, NaiveDate, SubsecRound as _, Utc};
+use dues_domain::ids::AccountId;
 use dues_store::usage::{ClosedMeter, ClosedWindow, DayStats};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,7 +13,8 @@ use crate::{
     auth::{Caller, UsageRead},
     dto::{AccountName, MetersBody},
     extract::{AccountPath, QueryString},
-    problem::{CallerProblems, Code, Problem, ProblemBody},
+    problem::{CallerProblems, Code, Problem, ProblemBody, SessionProblems},
+    session::EndUser,
 };
 
 /// The most days in one answer.
@@ -128,10 +130,38 @@ pub(crate) async fn get_usage(
     AccountPath(id): AccountPath,
     QueryString(range): QueryString<Range>,
 ) -> Result<Json<UsageBody>, Problem> {
+    usage_of(&state, id, &range, Code::AccountNotFound).await.map(Json)
+}
+
+/// What do I use, and what have I used?
+#[utoipa::path(
+    get, path = "/api/usage", tag = "sessions", security(("session" = [])),
+    params(Range),
+    responses(
+        (status = 200, description = "The window that runs, those before, and the days", body = UsageBody),
+        (status = 400, description = "`invalid_query`", body = ProblemBody, content_type = "application/problem+json"),
+        SessionProblems,
+    ),
+)]
+pub(crate) async fn own_usage(
+    user: EndUser,
+    State(state): State<AppState>,
+    QueryString(range): QueryString<Range>,
+) -> Result<Json<UsageBody>, Problem> {
+    // An account that another one has claimed is gone, and its sessions with it.
+    usage_of(&state, user.account(), &range, Code::NoSession).await.map(Json)
+}
+
+async fn usage_of(
+    state: &AppState,
+    id: AccountId,
+    range: &Range,
+    unknown: Code,
+) -> Result<UsageBody, Problem> {
     let now = state.clock.now().trunc_subsecs(3);
-    let (from, to) = days(&range, now)?;
-    let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
-    let entitlement = entitled(&state, &known, now);
+    let (from, to) = days(range, now)?;
+    let known = state.snapshot.account(id).await?.ok_or(unknown)?;
+    let entitlement = entitled(state, &known, now);
     let usage = state.usage.usage(id, now).await?;
     let closed = state.usage.store().closed_windows(id, WINDOWS).await?;
     let days = state.usage.store().days(id, from, to).await?;
@@ -140,7 +170,7 @@ pub(crate) async fn get_usage(
     // One that is over may not have been closed yet, or have been closed between the two reads.
     let over = over.filter(|over| closed.first().is_none_or(|newest| newest.window != over.window));
     let windows = over.map(ClosedWindow::from).into_iter().chain(closed).map(Into::into).collect();
-    Ok(Json(UsageBody {
+    Ok(UsageBody {
         account: (&known.account).into(),
         current: CurrentWindow {
             started_at: current.window.start,
@@ -150,7 +180,7 @@ pub(crate) async fn get_usage(
         windows,
         days: days.into_iter().map(Into::into).collect(),
         as_of: now,
-    }))
+    })
 }
 
 fn days(range: &Range, now: DateTime<Utc>) -> Result<(NaiveDate, NaiveDate), Problem> {

@@ -6,7 +6,8 @@ use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use dues_api::{
-    AppState, clock::SystemClock, counters::Counters, readiness::Probe, snapshot::Snapshot, upkeep,
+    AppState, clock::SystemClock, counters::Counters, proof::ContractWallets, readiness::Probe, site::Site,
+    snapshot::Snapshot, upkeep,
 };
 use dues_chain::source::{RpcSource, SourceError};
 use dues_domain::overage::OveragePrices;
@@ -110,6 +111,10 @@ async fn serve(
     if parts.keeper && signer.is_none() {
         tracing::info!("the keeper has no key: what is due is charged by others, or not at all");
     }
+    // With nodes of their own: what strangers have them asked does not wear out the indexer's patience.
+    let nodes =
+        config.chains.values().map(|chain| RpcSource::new(chain.endpoints.clone(), chain.indexer.source));
+    let contract_wallets = ContractWallets::new(nodes.collect::<Result<Vec<_>, _>>()?);
     if parts.indexer {
         for (name, chain) in config.chains {
             store.sync_plans(config.catalogue.plans(), chain.indexer.source).await?;
@@ -163,7 +168,12 @@ async fn serve(
         let listener = TcpListener::bind(config.server.listen)
             .await
             .with_context(|| format!("cannot listen on {}", config.server.listen))?;
-        tracing::info!(address = %listener.local_addr()?, "the API listens");
+        let address = listener.local_addr()?;
+        if config.site.is_none() && address.ip().is_unspecified() {
+            tracing::warn!("server.public_url is not set: no browser can sign in");
+        }
+        let site = config.site.unwrap_or_else(|| Site::at(address));
+        tracing::info!(%address, public_url = site.origin(), "the API listens");
         let snapshot = Snapshot::new(store.clone(), grants, config.server.snapshot_accounts);
         let counters = Counters::new(usage.clone(), config.server.snapshot_accounts);
         let state = AppState {
@@ -172,6 +182,8 @@ async fn serve(
             usage: counters.clone(),
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
+            site: Arc::new(site),
+            contract_wallets,
             probes: probes.into(),
             relay,
         };

@@ -38,6 +38,7 @@ pub(super) struct Root {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerSection {
     pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<String>,
     pub(crate) snapshot_accounts: usize,
 }
 

@@ -493,7 +493,7 @@ async fn reset(ledger: &Ledger) {
         "SET session_replication_role = replica;
          TRUNCATE ledger.accounts, ledger.wallets, ledger.subscriptions, ledger.transactions, ledger.chain_events,
              ledger.chain_plans, ledger.chain_blocks, ledger.chain_checkpoints, ledger.audit_log,
-             ledger.charge_attempts, ledger.charge_runways;
+             ledger.charge_attempts, ledger.charge_runways CASCADE;
          RESET session_replication_role;
          INSERT INTO ledger.accounts (id, external_id, origin)
              VALUES ('019b0000-0000-7000-8000-00000000000a', 'ada', 'platform')",
