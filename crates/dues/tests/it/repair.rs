@@ -155,9 +155,10 @@ impl Shop {
     pub(crate) async fn digest(&self) -> BTreeMap<String, String> {
         let mut digests = BTreeMap::new();
         for table in self.stack.ledger.digest().await.into_keys().filter(|table| table != "audit_log") {
+            let full = if table.contains('.') { table.clone() } else { format!("ledger.{table}") };
             let query = AssertSqlSafe(format!(
                 "SELECT count(*) || ' ' || coalesce(md5(string_agg(row::text, ',' ORDER BY row::text)), '')
-                 FROM (SELECT to_jsonb(t) - 'last_used_at' - 'updated_at' AS row FROM ledger.{table} t) rows"
+                 FROM (SELECT to_jsonb(t) - 'last_used_at' - 'updated_at' AS row FROM {full} t) rows"
             ));
             let digest = sqlx::query_scalar(query).fetch_one(self.stack.ledger.pool()).await.unwrap();
             digests.insert(table, digest);
