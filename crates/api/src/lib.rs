@@ -86,7 +86,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(state)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::finished(document)));
     middleware::layer(router)
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct RelayIntentRequest {
 #[utoipa::path(
     post, path = "/v1/relay", tag = "relay", security(("api_key" = ["relay:write"])),
     request_body = RelayIntentRequest,
-    params(("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait at most (RFC 7240)")),
+    params(("Prefer" = Option<String>, Header, example = "wait=5", description = "`wait=N`: for how many seconds to wait at most (RFC 7240)")),
     responses(
         (status = 202, description = "Under way; see `Location`", body = RelayBody),
         (status = 200, description = "In a block", body = RelayBody),
