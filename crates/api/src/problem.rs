@@ -23,6 +23,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Every problem that the API can answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The body is not JSON.
@@ -227,7 +228,7 @@ pub struct Problem {
     "code": "account_not_found", "detail": null
 }))]
 pub struct ProblemBody {
-    /// Names the kind of problem; stable, and not an address to open.
+    /// Names the kind of problem; stable, and not an address to open: `docs/problems.md` has a section for each.
     r#type: String,
     /// What the kind of problem is, for people.
     title: &'static str,
@@ -406,22 +407,36 @@ pub(crate) async fn method_not_allowed() -> Problem {
 mod tests {
     use super::*;
 
+    /// Every code, as the OpenAPI document lists them.
+    fn all() -> Vec<Code> {
+        let document: Value = serde_json::from_str(&crate::openapi::document().unwrap()).unwrap();
+        let names = document["components"]["schemas"]["Code"]["enum"].as_array().unwrap();
+        names.iter().map(|name| serde_json::from_value(name.clone()).unwrap()).collect()
+    }
+
     #[test]
     fn a_code_is_spelled_one_way() {
-        let codes = [
-            Code::InvalidJson,
-            Code::AccountNotFound,
-            Code::UnsupportedMediaType,
-            Code::Timeout,
-            Code::QuotaExceeded,
-            Code::EventIdConflict,
-            Code::EventTooLate,
-            Code::EventTooEarly,
-            Code::ReservationNotFound,
-            Code::ReservationEnded,
-        ];
-        for code in codes {
+        for code in all() {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_section_in_the_catalogue_and_there_is_no_other() {
+        let page = include_str!("../../../docs/problems.md");
+        let sections: BTreeMap<&str, &str> = page
+            .split("\n### ")
+            .skip(1)
+            .map(|section| {
+                let (title, text) = section.split_once('\n').unwrap();
+                (title.trim_matches('`'), text)
+            })
+            .collect();
+        let codes: BTreeMap<_, _> = all().into_iter().map(|code| (code.as_str(), code)).collect();
+        assert_eq!(sections.keys().collect::<Vec<_>>(), codes.keys().collect::<Vec<_>>());
+        for (code, text) in sections {
+            let status = codes[code].http_status().as_u16();
+            assert!(text.starts_with(&format!("**{status}.** ")), "{code} is answered with {status}: {text}");
         }
     }
 
