@@ -410,6 +410,14 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         }
     }
 
+    let batch = "/v1/entitlements/batch";
+    for accounts in [json!([]), json!({}), json!(null), json!(vec![json!({}); 1_001])] {
+        cases.post(batch, &json!({ "accounts": accounts }), 422, "invalid_body");
+    }
+    cases.post(batch, &json!({ "accounts": [{ "external_id": "x" }], "more": 1 }), 422, "invalid_body");
+    let request = cases.keyed(Method::POST, batch).header(CONTENT_TYPE, "application/json");
+    cases.add("names of a megabyte", request.body(" ".repeat(1_048_577)), 413, "body_too_large");
+
     usage(&mut cases, account);
     relay(&mut cases, account);
 
@@ -440,6 +448,7 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         (Method::POST, &format!("/v1/accounts/{account}/entitlements")),
         (Method::POST, &format!("/v1/accounts/{account}/transactions")),
         (Method::POST, "/v1/entitlements"),
+        (Method::GET, "/v1/entitlements/batch"),
         (Method::GET, "/v1/usage"),
         (Method::GET, "/v1/usage/batch"),
         (Method::POST, &format!("/v1/accounts/{account}/usage")),

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod counters;
 mod dto;
 mod endpoints;
+mod etag;
 mod extract;
 mod middleware;
 pub mod openapi;
@@ -66,6 +67,7 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::wallets_link::link_wallet))
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
+        .routes(routes!(e::entitlements_batch::entitlements_batch))
         .routes(routes!(e::transactions_list::list_transactions))
         .routes(routes!(e::usage_consume::consume_usage))
         .routes(routes!(e::usage_batch::consume_usage_batch))
