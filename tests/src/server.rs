@@ -8,6 +8,7 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     counters::Counters,
+    limits::{RateLimit, RateLimiter},
     snapshot::Snapshot,
 };
 use dues_domain::catalogue::Catalogue;
@@ -74,6 +75,17 @@ impl ApiServer {
         clock: Arc<dyn Clock>,
         catalogue: Catalogue,
     ) -> Self {
+        Self::limited(database, of_usage, clock, catalogue, None).await
+    }
+
+    /// With a limit of requests.
+    pub async fn limited(
+        database: &Database,
+        of_usage: &Database,
+        clock: Arc<dyn Clock>,
+        catalogue: Catalogue,
+        rate_limit: Option<RateLimit>,
+    ) -> Self {
         let store = database.store().await;
         let usage = UsageStore::connect(of_usage.url(), UsageConfig::default()).await.unwrap();
         usage.migrate().await.unwrap();
@@ -96,6 +108,7 @@ impl ApiServer {
             snapshot: snapshot.clone(),
             catalogue: Arc::new(catalogue),
             clock: Arc::clone(&clock),
+            rate_limiter: rate_limit.map(RateLimiter::new),
             relay: None,
             probes: Arc::from([]),
         };

@@ -17,11 +17,11 @@ async fn a_batch_says_of_each_account_what_it_would_be_answered_alone() {
     let stack = Stack::start().await;
     let (account, payer) = stack.customer(1).await;
     let other = stack.api.account("customer-2").await;
-    stack.api.link(account.id, payer.address()).await.ok();
+    assert_eq!(stack.api.link(account.id, payer.address()).await.status, 201);
     stack.chain.subscribe(&payer, stack.plan("premium-month").onchain_id, account.reference).await;
     stack.tier_becomes(account.id, "premium").await;
     let event = json!({ "external_id": "customer-1", "event_id": "one", "requests": 1, "tokens": 523 });
-    stack.api.post("/v1/usage", &event).await.ok();
+    assert_eq!(stack.api.post("/v1/usage", &event).await.status, 200);
 
     let (nobody, mixed) = (Uuid::now_v7(), json!({ "external_id": "customer-1", "account_id": account.id }));
     let accounts = json!([
@@ -129,7 +129,7 @@ async fn an_answer_that_the_caller_has_is_not_sent_again_until_it_changes() {
 
     // What is used changes it, and so does a payment.
     let event = json!({ "external_id": "customer-1", "event_id": "one", "requests": 1 });
-    stack.api.post("/v1/usage", &event).await.ok();
+    assert_eq!(stack.api.post("/v1/usage", &event).await.status, 200);
     let used = ask(&paths[0], &free).await;
     assert_eq!((used.status, &used.body["meters"]["requests"]["used"]), (200, &json!(1)));
     let used = tag(&used.headers);

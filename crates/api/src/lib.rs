@@ -5,6 +5,7 @@
 //! * [`auth`]: API keys, of which only hashes are kept;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
 //! * [`counters`]: what is used, in memory, for the answers that only tell of it;
+//! * [`limits`]: how many requests a key may make;
 //! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
@@ -15,6 +16,7 @@ mod dto;
 mod endpoints;
 mod etag;
 mod extract;
+pub mod limits;
 mod middleware;
 pub mod openapi;
 pub mod problem;
@@ -34,7 +36,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    clock::Clock, counters::Counters, endpoints as e, readiness::Probe, relay::Relay, snapshot::Snapshot,
+    clock::Clock, counters::Counters, endpoints as e, limits::RateLimiter, readiness::Probe, relay::Relay,
+    snapshot::Snapshot,
 };
 
 /// How long requests that are under way may take after the order to stop.
@@ -55,6 +58,8 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
+    /// How many requests each API key may make; `None` for any number.
+    pub rate_limiter: Option<RateLimiter>,
     /// What signed intents are taken; `None` for none.
     pub relay: Option<Relay>,
 }

@@ -18,7 +18,10 @@ use tower_http::{
 use tracing::{Span, field};
 use uuid::Uuid;
 
-use crate::problem::{Code, Problem};
+use crate::{
+    limits,
+    problem::{Code, Problem},
+};
 
 /// The largest body that any endpoint takes.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -60,7 +63,9 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), path, id, status = field::Empty)
 }
 
-async fn headers_and_timeout(request: Request, next: Next) -> axum::response::Response {
+async fn headers_and_timeout(mut request: Request, next: Next) -> axum::response::Response {
+    let word = limits::Word::default();
+    request.extensions_mut().insert(word.clone());
     let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(Code::Timeout).into_response(),
@@ -74,6 +79,7 @@ async fn headers_and_timeout(request: Request, next: Next) -> axum::response::Re
         };
     }
     let headers = response.headers_mut();
+    word.tell(headers);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Answers are about one account at one instant: nobody in between may keep them.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

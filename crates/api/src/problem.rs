@@ -38,6 +38,8 @@ pub enum Code {
     InvalidQuery,
     /// There is no API key, or it is unknown, expired or revoked.
     Unauthenticated,
+    /// The API key has made too many requests.
+    RateLimited,
     /// The API key lacks the endpoint's scope.
     InsufficientScope,
     /// No such account.
@@ -122,7 +124,7 @@ impl Code {
             Self::WalletTaken | Self::EventIdConflict | Self::ReservationEnded | Self::NonceTaken => {
                 StatusCode::CONFLICT
             }
-            Self::RelayLimitReached => StatusCode::TOO_MANY_REQUESTS,
+            Self::RelayLimitReached | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -140,6 +142,7 @@ impl Code {
             Self::InvalidAddress => "The address is not valid",
             Self::InvalidQuery => "The query is not valid",
             Self::Unauthenticated => "A valid API key is needed",
+            Self::RateLimited => "The API key has made too many requests",
             Self::InsufficientScope => "The API key lacks a scope",
             Self::AccountNotFound => "There is no such account",
             Self::RouteNotFound => "There is nothing at this path",
@@ -178,6 +181,7 @@ impl Code {
             Self::InvalidAddress => "invalid_address",
             Self::InvalidQuery => "invalid_query",
             Self::Unauthenticated => "unauthenticated",
+            Self::RateLimited => "rate_limited",
             Self::InsufficientScope => "insufficient_scope",
             Self::AccountNotFound => "account_not_found",
             Self::RouteNotFound => "route_not_found",
@@ -260,6 +264,7 @@ impl IntoResponses for CallerProblems {
         documented([
             ("401", "`unauthenticated`"),
             ("403", "`insufficient_scope`"),
+            ("429", "`rate_limited`: see `Retry-After`"),
             ("500", "`internal`"),
             ("503", "`unavailable` or `timeout`"),
         ])

@@ -90,6 +90,8 @@ impl Server {
             catalogue: Arc::new(options.catalogue.clone()),
             clock: Arc::new(clock.clone()),
             probes: Arc::from([probe]),
+            // Its key is for trying things out.
+            rate_limiter: None,
             relay: options.relay.map(|limits| Relay { targets: vec![contracts.source], limits }),
         };
         let api = listener.local_addr()?;

@@ -6,7 +6,8 @@ use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use dues_api::{
-    AppState, clock::SystemClock, counters::Counters, readiness::Probe, snapshot::Snapshot, upkeep,
+    AppState, clock::SystemClock, counters::Counters, limits::RateLimiter, readiness::Probe,
+    snapshot::Snapshot, upkeep,
 };
 use dues_chain::source::{RpcSource, SourceError};
 use dues_indexer::Indexer;
@@ -142,6 +143,7 @@ async fn serve(
             catalogue: Arc::new(config.catalogue),
             clock: Arc::new(SystemClock),
             probes: probes.into(),
+            rate_limiter: config.server.rate_limit().map(RateLimiter::new),
             relay,
         };
         let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());
