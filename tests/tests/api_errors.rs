@@ -421,6 +421,16 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
     let request = cases.keyed(Method::POST, batch).header(CONTENT_TYPE, "application/json");
     cases.add("names of a megabyte", request.body(" ".repeat(1_048_577)), 413, "body_too_large");
 
+    for (name, key) in [("empty", String::new()), ("long", "x".repeat(256)), ("spaced", "a b".into())] {
+        let request = cases.keyed(Method::POST, accounts).header("idempotency-key", key);
+        let request = request.json(&json!({ "external_id": "never-made" }));
+        cases.add(&format!("{name} Idempotency-Key"), request, 400, "invalid_idempotency_key");
+    }
+    let request =
+        cases.keyed(Method::POST, accounts).header("idempotency-key", "a").header("idempotency-key", "b");
+    let request = request.json(&json!({ "external_id": "never-made" }));
+    cases.add("two of Idempotency-Key", request, 400, "invalid_idempotency_key");
+
     usage(&mut cases, account);
     relay(&mut cases, account);
 

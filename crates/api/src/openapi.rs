@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        RefOr,
-        schema::{Object, Schema},
+        RefOr, Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::{Object, ObjectBuilder, Schema, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -59,7 +60,27 @@ pub(crate) fn base() -> utoipa::openapi::OpenApi {
 /// The document with its paths, as it is served.
 pub(crate) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     join_tags(&mut document);
+    for item in document.paths.paths.values_mut() {
+        if let Some(operation) = &mut item.post {
+            operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+        }
+    }
     document
+}
+
+/// The header that every POST takes, and none needs.
+fn idempotency_key() -> Parameter {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,255}$"));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1 to 255 visible ASCII characters. Taken, and not needed: every request may be repeated, as what it names \
+             makes it the same one.",
+        ))
+        .schema(Some(text))
+        .build()
 }
 
 /// A choice by a tag comes as "all of the variant's members, and the tag". But each variant says as well that it has no

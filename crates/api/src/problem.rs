@@ -30,6 +30,8 @@ pub enum Code {
     InvalidJson,
     /// The body is JSON, but not what the endpoint takes.
     InvalidBody,
+    /// The `Idempotency-Key` is not 1 to 255 visible ASCII characters.
+    InvalidIdempotencyKey,
     /// An id in the path is none.
     InvalidId,
     /// An address is not 20 bytes of hexadecimal, or its EIP-55 checksum is wrong.
@@ -101,9 +103,11 @@ impl Code {
     #[must_use]
     pub const fn http_status(self) -> StatusCode {
         match self {
-            Self::InvalidJson | Self::InvalidId | Self::InvalidAddress | Self::InvalidQuery => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidJson
+            | Self::InvalidId
+            | Self::InvalidIdempotencyKey
+            | Self::InvalidAddress
+            | Self::InvalidQuery => StatusCode::BAD_REQUEST,
             Self::InvalidBody
             | Self::EventTooLate
             | Self::EventTooEarly
@@ -138,6 +142,7 @@ impl Code {
         match self {
             Self::InvalidJson => "The body is not valid JSON",
             Self::InvalidBody => "The body is not what this endpoint takes",
+            Self::InvalidIdempotencyKey => "The Idempotency-Key is not valid",
             Self::InvalidId => "The id is not valid",
             Self::InvalidAddress => "The address is not valid",
             Self::InvalidQuery => "The query is not valid",
@@ -177,6 +182,7 @@ impl Code {
         match self {
             Self::InvalidJson => "invalid_json",
             Self::InvalidBody => "invalid_body",
+            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
             Self::InvalidId => "invalid_id",
             Self::InvalidAddress => "invalid_address",
             Self::InvalidQuery => "invalid_query",
