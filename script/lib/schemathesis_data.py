@@ -9,6 +9,10 @@ work = pathlib.Path(sys.argv[1])
 devnet = json.loads((work / "devnet/devnet.json").read_text())
 
 
+# The wallet that the document's examples have: the devnet's first.
+EXAMPLE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
+
+
 def post(path, body):
     headers = {"Authorization": f"Bearer {devnet['api_key']}", "Content-Type": "application/json"}
     request = urllib.request.Request(devnet["api_url"] + path, json.dumps(body).encode(), headers)
@@ -26,6 +30,7 @@ made = post("/v1/accounts", {"external_id": "user-42", "email": "ada@example.org
 accounts = [made["id"]] + [wallet["account_id"] for wallet in devnet["wallets"]]
 values = {
     "accounts": accounts,
+    "owners": [wallet["account_id"] for wallet in devnet["wallets"] if wallet["address"] == EXAMPLE],
     "external_ids": ["user-42"],
     "wallets": [wallet["address"] for wallet in devnet["wallets"]],
     "reservations": [hold(number) for number in range(8)],
