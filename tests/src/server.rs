@@ -8,6 +8,7 @@ use dues_api::{
     auth::ApiKeySecret,
     clock::{Clock, SystemClock},
     counters::Counters,
+    limits::{RateLimit, RateLimiter},
     proof::ContractWallets,
     site::Site,
     snapshot::Snapshot,
@@ -76,6 +77,17 @@ impl ApiServer {
         clock: Arc<dyn Clock>,
         catalogue: Catalogue,
     ) -> Self {
+        Self::limited(database, of_usage, clock, catalogue, None).await
+    }
+
+    /// With a limit of requests.
+    pub async fn limited(
+        database: &Database,
+        of_usage: &Database,
+        clock: Arc<dyn Clock>,
+        catalogue: Catalogue,
+        rate_limit: Option<RateLimit>,
+    ) -> Self {
         let store = database.store().await;
         let usage = UsageStore::connect(of_usage.url(), UsageConfig::default()).await.unwrap();
         usage.migrate().await.unwrap();
@@ -101,6 +113,7 @@ impl ApiServer {
             clock: Arc::clone(&clock),
             site: Arc::new(Site::at(address)),
             contract_wallets: ContractWallets::new([]),
+            rate_limiter: rate_limit.map(RateLimiter::new),
             relay: None,
             probes: Arc::from([]),
         };

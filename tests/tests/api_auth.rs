@@ -60,6 +60,10 @@ fn endpoints() -> Vec<Endpoint> {
         get("/v1/accounts/{id}/transactions", "", Scope::AccountsRead),
         get("/v1/accounts/{id}/entitlements", "", Scope::EntitlementsRead),
         get("/v1/entitlements", "?external_id=customer-1", Scope::EntitlementsRead),
+        Endpoint {
+            scope: Scope::EntitlementsRead,
+            ..post("/v1/entitlements/batch", json!({ "accounts": [{ "external_id": "customer-1" }] }))
+        },
         count("/v1/usage", event.clone()),
         count("/v1/usage/batch", json!({ "events": [event] })),
         count("/v1/usage/reservations", event),

@@ -1,7 +1,10 @@
 //! What is wrong with a request is said by status and code, and a wrong request writes nothing.
 
+use std::{num::NonZeroU32, sync::Arc};
+
 use alloy::primitives::Address;
-use dues_tests::{Answer, Stack};
+use dues_api::{clock::SystemClock, limits::RateLimit};
+use dues_tests::{Answer, ApiServer, Database, SOON, Stack, catalogue, eventually};
 use reqwest::{Method, RequestBuilder, header::CONTENT_TYPE};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -487,6 +490,24 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         }
     }
 
+    let batch = "/v1/entitlements/batch";
+    for accounts in [json!([]), json!({}), json!(null), json!(vec![json!({}); 1_001])] {
+        cases.post(batch, &json!({ "accounts": accounts }), 422, "invalid_body");
+    }
+    cases.post(batch, &json!({ "accounts": [{ "external_id": "x" }], "more": 1 }), 422, "invalid_body");
+    let request = cases.keyed(Method::POST, batch).header(CONTENT_TYPE, "application/json");
+    cases.add("names of a megabyte", request.body(" ".repeat(1_048_577)), 413, "body_too_large");
+
+    for (name, key) in [("empty", String::new()), ("long", "x".repeat(256)), ("spaced", "a b".into())] {
+        let request = cases.keyed(Method::POST, accounts).header("idempotency-key", key);
+        let request = request.json(&json!({ "external_id": "never-made" }));
+        cases.add(&format!("{name} Idempotency-Key"), request, 400, "invalid_idempotency_key");
+    }
+    let request =
+        cases.keyed(Method::POST, accounts).header("idempotency-key", "a").header("idempotency-key", "b");
+    let request = request.json(&json!({ "external_id": "never-made" }));
+    cases.add("two of Idempotency-Key", request, 400, "invalid_idempotency_key");
+
     usage(&mut cases, account);
     relay(&mut cases, account);
 
@@ -522,6 +543,7 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         (Method::GET, "/api/session"),
         (Method::POST, "/api/plans"),
         (Method::POST, "/v1/entitlements"),
+        (Method::GET, "/v1/entitlements/batch"),
         (Method::GET, "/v1/usage"),
         (Method::GET, "/v1/usage/batch"),
         (Method::POST, &format!("/v1/accounts/{account}/usage")),
@@ -585,6 +607,45 @@ async fn a_problem_never_tells_of_the_inside_and_is_never_cached() {
     }
     assert_eq!(answer.headers["cache-control"], "no-store");
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_asks_too_much_is_told_when_to_go_on_and_others_are_not_held_up() {
+    let database = Database::fresh().await;
+    let number = |number| NonZeroU32::new(number).unwrap();
+    let limit = RateLimit { per_second: number(1), burst: number(3) };
+    let clock = Arc::new(SystemClock);
+    let server = ApiServer::limited(&database, &database, clock.clone(), catalogue(), Some(limit)).await;
+    let other = ApiServer::limited(&database, &database, clock, catalogue(), Some(limit)).await;
+    let another_key = server.api.with_key(other.api.key());
+
+    let body = json!({ "external_id": "customer-1" });
+    let first = server.api.post("/v1/accounts", &body).await;
+    assert_eq!(first.headers["ratelimit-policy"], "\"key\";q=3;w=3");
+    assert_eq!(first.headers["ratelimit"], "\"key\";r=2;t=1");
+    // Also a refused request takes a token: all that a key may do is asking.
+    server.api.get("/v1/accounts/nobody").await.assert_problem("no id", 400, "invalid_id");
+    let refused = eventually(SOON, "there is nothing left", || async {
+        let answer = server.api.post("/v1/accounts", &json!({ "external_id": "too-much" })).await;
+        if answer.status == 429 { Ok(answer) } else { Err(answer.status.to_string()) }
+    })
+    .await;
+    refused.assert_problem("one too many", 429, "rate_limited");
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert!(refused.headers["ratelimit"].to_str().unwrap().starts_with("\"key\";r=0;t="), "{refused:?}");
+    assert_eq!(another_key.post("/v1/accounts", &body).await.status, 200);
+    // Health is asked for without a key, as often as anybody likes.
+    for _ in 0..10 {
+        let answer = Answer::to(server.api.request(Method::GET, "/healthz")).await;
+        assert!(answer.status == 200 && !answer.headers.contains_key("ratelimit"), "{answer:?}");
+    }
+    eventually(SOON, "a token comes back", || async {
+        let answer = server.api.post("/v1/accounts", &body).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+    })
+    .await;
+    server.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,10 @@ use dues_domain::ids::ApiKeyId;
 use dues_store::{Actor, Scope};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::{
-    AppState,
+    AppState, limits,
     problem::{Code, Problem},
 };
 
@@ -115,6 +116,13 @@ impl<S: RequiredScope> FromRequestParts<AppState> for Caller<S> {
         let key = bearer(parts).ok_or(Code::Unauthenticated)?;
         let found = state.snapshot.authenticate(&hash(key), state.clock.now()).await?;
         let key = found.ok_or(Code::Unauthenticated)?;
+        if let Some(limiter) = &state.rate_limiter {
+            let (standing, taken) = limiter.take(key.id, Instant::now());
+            if let Some(word) = parts.extensions.get::<limits::Word>() {
+                word.leave(standing);
+            }
+            taken.map_err(|seconds| Problem::new(Code::RateLimited).retry_after(seconds))?;
+        }
         if key.scopes.contains(&S::SCOPE) {
             Ok(Self { key: key.id, scope: PhantomData })
         } else {

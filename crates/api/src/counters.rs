@@ -124,6 +124,18 @@ impl Counters {
         Ok(usage)
     }
 
+    /// Reads the counters of those of `accounts` that are not in memory, together.
+    ///
+    /// # Errors
+    /// As [`UsageStore::usages`].
+    pub async fn prepare(&self, accounts: &[AccountId], now: DateTime<Utc>) -> Result<(), StoreError> {
+        let is_kept = |account: &&AccountId| {
+            self.shared.kept.get(*account).is_some_and(|kept| kept.read_at.elapsed() < FRESH_FOR)
+        };
+        let missing: Vec<AccountId> = accounts.iter().filter(|account| !is_kept(account)).copied().collect();
+        self.read(&missing, now).await
+    }
+
     /// Reads what is asked for again and again, for as long as the handle is held.
     pub fn follow(&self, clock: Arc<dyn Clock>) -> AbortOnDropHandle<()> {
         let counters = self.clone();
@@ -142,7 +154,11 @@ impl Counters {
 
     async fn read_again(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let asked = std::mem::take(&mut *self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner));
-        for accounts in asked.chunks(AT_ONCE) {
+        self.read(&asked, now).await
+    }
+
+    async fn read(&self, accounts: &[AccountId], now: DateTime<Utc>) -> Result<(), StoreError> {
+        for accounts in accounts.chunks(AT_ONCE) {
             let readings: Vec<_> = accounts.iter().map(|account| self.shared.begin(*account)).collect();
             let usages = self.store.usages(accounts, now).await?;
             for ((account, usage), reading) in accounts.iter().zip(usages).zip(readings) {
@@ -154,7 +170,7 @@ impl Counters {
 }
 
 /// When a reading began.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Reading {
     at: Instant,
     changes: u64,

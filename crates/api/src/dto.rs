@@ -152,7 +152,7 @@ pub(crate) struct EntitlementsBody {
     /// What the tier rests on; `null` for `free`.
     source: Option<SourceBody>,
     /// The instant that this answer is about.
-    as_of: DateTime<Utc>,
+    pub(crate) as_of: DateTime<Utc>,
 }
 
 /// A plan that a subscription will be on.

@@ -6,6 +6,7 @@
 //! * `challenge`, [`proof`]: what wallets sign, and whether they have;
 //! * [`snapshot`]: accounts and their subscriptions in memory, for the question of every request;
 //! * [`counters`]: what is used, in memory, for the answers that only tell of it;
+//! * [`limits`]: how many requests a key may make;
 //! * [`upkeep`]: what has to be done from time to time so that usage can be counted;
 //! * [`openapi`]: the OpenAPI 3.1 document, made from the handlers; committed as `docs/openapi.json`.
 
@@ -15,7 +16,9 @@ pub mod clock;
 pub mod counters;
 mod dto;
 mod endpoints;
+mod etag;
 mod extract;
+pub mod limits;
 mod middleware;
 pub mod openapi;
 pub mod problem;
@@ -38,8 +41,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    clock::Clock, counters::Counters, endpoints as e, proof::ContractWallets, readiness::Probe, relay::Relay,
-    site::Site, snapshot::Snapshot,
+    clock::Clock, counters::Counters, endpoints as e, limits::RateLimiter, proof::ContractWallets,
+    readiness::Probe, relay::Relay, site::Site, snapshot::Snapshot,
 };
 
 /// How long requests that are under way may take after the order to stop.
@@ -64,6 +67,8 @@ pub struct AppState {
     pub contract_wallets: ContractWallets,
     /// What else must be well for `/readyz` to say so.
     pub probes: Arc<[Probe]>,
+    /// How many requests each API key may make; `None` for any number.
+    pub rate_limiter: Option<RateLimiter>,
     /// What signed intents are taken; `None` for none.
     pub relay: Option<Relay>,
 }
@@ -85,6 +90,7 @@ fn endpoints() -> OpenApiRouter<AppState> {
         .routes(routes!(e::plans_list::see_plans))
         .routes(routes!(e::entitlements_get::get_entitlements))
         .routes(routes!(e::entitlements_find::find_entitlements))
+        .routes(routes!(e::entitlements_batch::entitlements_batch))
         .routes(routes!(e::transactions_list::list_transactions))
         .routes(routes!(e::usage_consume::consume_usage))
         .routes(routes!(e::usage_batch::consume_usage_batch))
@@ -105,7 +111,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(problem::route_not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(state)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document));
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::finished(document)));
     middleware::layer(router)
 }
 

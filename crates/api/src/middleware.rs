@@ -5,7 +5,7 @@ use std::{any::Any, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Response, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
 };
@@ -18,7 +18,10 @@ use tower_http::{
 use tracing::{Span, field};
 use uuid::Uuid;
 
-use crate::problem::{Code, Problem};
+use crate::{
+    limits,
+    problem::{Code, Problem},
+};
 
 /// The largest body that any endpoint takes.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -26,6 +29,8 @@ const BODY_LIMIT: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Names a request in answers and logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A caller's name for a request that it may repeat.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(crate) fn layer(router: Router) -> Router {
     router.layer(
@@ -60,10 +65,13 @@ fn span(request: &Request) -> Span {
     tracing::info_span!("request", method = %request.method(), path, id, status = field::Empty)
 }
 
-async fn headers_and_timeout(request: Request, next: Next) -> axum::response::Response {
-    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::new(Code::Timeout).into_response(),
+async fn headers_and_timeout(mut request: Request, next: Next) -> axum::response::Response {
+    let word = limits::Word::default();
+    request.extensions_mut().insert(word.clone());
+    let mut response = if has_bad_idempotency_key(&request) {
+        Problem::new(Code::InvalidIdempotencyKey).into_response()
+    } else {
+        within_time(request, next).await
     };
     if response.headers().get(header::CONTENT_TYPE).is_none() {
         // What others than our handlers answer (the page's files, say) has no body where it fails.
@@ -74,10 +82,28 @@ async fn headers_and_timeout(request: Request, next: Next) -> axum::response::Re
         };
     }
     let headers = response.headers_mut();
+    word.tell(headers);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Answers are about one account at one instant: nobody in between may keep them.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+async fn within_time(request: Request, next: Next) -> axum::response::Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(Code::Timeout).into_response(),
+    }
+}
+
+/// Every POST is safe to repeat by what it names (an external id, a wallet, an event, a reservation, an intent's nonce), so
+/// that nothing has to be remembered by this header. A client that sends one may do so; a broken one is a client's fault that
+/// it should hear of.
+fn has_bad_idempotency_key(request: &Request) -> bool {
+    let good =
+        |key: &HeaderValue| (1..=255).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
+    let mut keys = request.headers().get_all(IDEMPOTENCY_KEY).iter();
+    request.method() == Method::POST && (keys.next().is_some_and(|key| !good(key)) || keys.next().is_some())
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> axum::response::Response {

@@ -1,8 +1,15 @@
 //! The OpenAPI 3.1 document.
 
+use std::collections::BTreeMap;
+
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        RefOr, Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::{Object, ObjectBuilder, Schema, Type},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 #[derive(OpenApi)]
@@ -65,17 +72,123 @@ pub(crate) fn base() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
+/// The document with its paths, as it is served.
+pub(crate) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    join_tags(&mut document);
+    for item in document.paths.paths.values_mut() {
+        if let Some(operation) = &mut item.post {
+            operation.parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+        }
+    }
+    document
+}
+
+/// The header that every POST takes, and none needs.
+fn idempotency_key() -> Parameter {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[!-~]{1,255}$"));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1 to 255 visible ASCII characters. Taken, and not needed: every request may be repeated, as what it names \
+             makes it the same one.",
+        ))
+        .schema(Some(text))
+        .build()
+}
+
+/// A choice by a tag comes as "all of the variant's members, and the tag". But each variant says as well that it has no
+/// other members than its own, so that nothing would fit. The two become one object.
+fn join_tags(document: &mut utoipa::openapi::OpenApi) {
+    let Some(components) = &mut document.components else { return };
+    let schemas = components.schemas.clone();
+    let mut joined_names = Vec::new();
+    for schema in components.schemas.values_mut() {
+        let RefOr::T(Schema::OneOf(choice)) = schema else { continue };
+        for variant in &mut choice.items {
+            let RefOr::T(Schema::AllOf(parts)) = variant else { continue };
+            let objects: Option<Vec<&Object>> =
+                parts.items.iter().map(|part| object(part, &schemas)).collect();
+            let Some(objects) = objects else { continue };
+            let mut joined = Object::new();
+            joined.description.clone_from(&parts.description);
+            for object in objects {
+                joined.required.extend(object.required.iter().cloned());
+                joined.properties.extend(object.properties.clone());
+                joined.additional_properties =
+                    joined.additional_properties.or(object.additional_properties.clone());
+            }
+            joined_names.extend(parts.items.iter().filter_map(referred).map(ToOwned::to_owned));
+            *variant = RefOr::T(Schema::Object(joined));
+        }
+    }
+    // Nothing else refers to a variant's struct.
+    components.schemas.retain(|name, _| !joined_names.contains(name));
+}
+
+/// The name of the schema that `part` stands for.
+fn referred(part: &RefOr<Schema>) -> Option<&str> {
+    match part {
+        RefOr::Ref(reference) => reference.ref_location.rsplit('/').next(),
+        RefOr::T(_) => None,
+    }
+}
+
+fn object<'s>(part: &'s RefOr<Schema>, schemas: &'s BTreeMap<String, RefOr<Schema>>) -> Option<&'s Object> {
+    let part = match referred(part) {
+        Some(name) => schemas.get(name)?,
+        None => part,
+    };
+    if let RefOr::T(Schema::Object(object)) = part { Some(object) } else { None }
+}
+
 /// The whole document as pretty JSON: what is served at `/openapi.json` and committed as `docs/openapi.json`.
 ///
 /// # Errors
 /// Where the document cannot be written as JSON.
 pub fn document() -> Result<String, serde_json::Error> {
     let (_, document) = crate::endpoints().split_for_parts();
-    document.to_pretty_json().map(|json| json + "\n")
+    finished(document).to_pretty_json().map(|json| json + "\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    fn visit<'v>(value: &'v Value, each: &mut impl FnMut(&'v Value)) {
+        each(value);
+        match value {
+            Value::Array(parts) => parts.iter().for_each(|part| visit(part, each)),
+            Value::Object(members) => members.values().for_each(|member| visit(member, each)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_schema_is_there_used_and_can_be_fulfilled() {
+        let document: Value = serde_json::from_str(&super::document().unwrap()).unwrap();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        let (mut used, mut closed_parts) = (BTreeSet::new(), Vec::new());
+        visit(&document, &mut |value| {
+            if let Some(reference) = value["$ref"].as_str() {
+                used.insert(reference.rsplit('/').next().unwrap().to_owned());
+            }
+            for part in value["allOf"].as_array().into_iter().flatten() {
+                let name = part["$ref"].as_str().map_or("", |name| name.rsplit('/').next().unwrap());
+                if part["additionalProperties"] == false
+                    || schemas.get(name).is_some_and(|schema| schema["additionalProperties"] == false)
+                {
+                    closed_parts.push(part);
+                }
+            }
+        });
+        assert_eq!(used, schemas.keys().cloned().collect());
+        assert!(closed_parts.is_empty(), "beside these nothing else may be there: {closed_parts:?}");
+    }
+
     #[test]
     fn the_committed_document_is_the_one_that_is_served() {
         let committed = include_str!("../../../docs/openapi.json");

@@ -23,12 +23,15 @@ const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Every problem that the API can answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The body is not JSON.
     InvalidJson,
     /// The body is JSON, but not what the endpoint takes.
     InvalidBody,
+    /// The `Idempotency-Key` is not 1 to 255 visible ASCII characters.
+    InvalidIdempotencyKey,
     /// An id in the path is none.
     InvalidId,
     /// An address is not 20 bytes of hexadecimal, or its EIP-55 checksum is wrong.
@@ -37,6 +40,8 @@ pub enum Code {
     InvalidQuery,
     /// There is no API key, or it is unknown, expired or revoked.
     Unauthenticated,
+    /// The API key has made too many requests.
+    RateLimited,
     /// The API key lacks the endpoint's scope.
     InsufficientScope,
     /// No such account.
@@ -117,9 +122,11 @@ impl Code {
     #[must_use]
     pub const fn http_status(self) -> StatusCode {
         match self {
-            Self::InvalidJson | Self::InvalidId | Self::InvalidAddress | Self::InvalidQuery => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidJson
+            | Self::InvalidId
+            | Self::InvalidIdempotencyKey
+            | Self::InvalidAddress
+            | Self::InvalidQuery => StatusCode::BAD_REQUEST,
             Self::InvalidBody
             | Self::EventTooLate
             | Self::EventTooEarly
@@ -148,7 +155,7 @@ impl Code {
             | Self::EventIdConflict
             | Self::ReservationEnded
             | Self::NonceTaken => StatusCode::CONFLICT,
-            Self::RelayLimitReached => StatusCode::TOO_MANY_REQUESTS,
+            Self::RelayLimitReached | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -162,10 +169,12 @@ impl Code {
         match self {
             Self::InvalidJson => "The body is not valid JSON",
             Self::InvalidBody => "The body is not what this endpoint takes",
+            Self::InvalidIdempotencyKey => "The Idempotency-Key is not valid",
             Self::InvalidId => "The id is not valid",
             Self::InvalidAddress => "The address is not valid",
             Self::InvalidQuery => "The query is not valid",
             Self::Unauthenticated => "A valid API key is needed",
+            Self::RateLimited => "The API key has made too many requests",
             Self::InsufficientScope => "The API key lacks a scope",
             Self::AccountNotFound => "There is no such account",
             Self::RouteNotFound => "There is nothing at this path",
@@ -211,10 +220,12 @@ impl Code {
         match self {
             Self::InvalidJson => "invalid_json",
             Self::InvalidBody => "invalid_body",
+            Self::InvalidIdempotencyKey => "invalid_idempotency_key",
             Self::InvalidId => "invalid_id",
             Self::InvalidAddress => "invalid_address",
             Self::InvalidQuery => "invalid_query",
             Self::Unauthenticated => "unauthenticated",
+            Self::RateLimited => "rate_limited",
             Self::InsufficientScope => "insufficient_scope",
             Self::AccountNotFound => "account_not_found",
             Self::RouteNotFound => "route_not_found",
@@ -274,7 +285,7 @@ pub struct Problem {
     "code": "account_not_found", "detail": null
 }))]
 pub struct ProblemBody {
-    /// Names the kind of problem; stable, and not an address to open.
+    /// Names the kind of problem; stable, and not an address to open: `docs/problems.md` has a section for each.
     r#type: String,
     /// What the kind of problem is, for people.
     title: &'static str,
@@ -306,6 +317,7 @@ impl IntoResponses for CallerProblems {
         documented([
             ("401", "`unauthenticated`"),
             ("403", "`insufficient_scope`"),
+            ("429", "`rate_limited`: see `Retry-After`"),
             ("500", "`internal`"),
             ("503", "`unavailable` or `timeout`"),
         ])
@@ -487,25 +499,36 @@ pub(crate) async fn method_not_allowed() -> Problem {
 mod tests {
     use super::*;
 
+    /// Every code, as the OpenAPI document lists them.
+    fn all() -> Vec<Code> {
+        let document: Value = serde_json::from_str(&crate::openapi::document().unwrap()).unwrap();
+        let names = document["components"]["schemas"]["Code"]["enum"].as_array().unwrap();
+        names.iter().map(|name| serde_json::from_value(name.clone()).unwrap()).collect()
+    }
+
     #[test]
     fn a_code_is_spelled_one_way() {
-        let codes = [
-            Code::InvalidJson,
-            Code::AccountNotFound,
-            Code::UnsupportedMediaType,
-            Code::Timeout,
-            Code::ChallengeInvalid,
-            Code::SignatureNotVerifiable,
-            Code::NoSession,
-            Code::QuotaExceeded,
-            Code::EventIdConflict,
-            Code::EventTooLate,
-            Code::EventTooEarly,
-            Code::ReservationNotFound,
-            Code::ReservationEnded,
-        ];
-        for code in codes {
+        for code in all() {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_section_in_the_catalogue_and_there_is_no_other() {
+        let page = include_str!("../../../docs/problems.md");
+        let sections: BTreeMap<&str, &str> = page
+            .split("\n### ")
+            .skip(1)
+            .map(|section| {
+                let (title, text) = section.split_once('\n').unwrap();
+                (title.trim_matches('`'), text)
+            })
+            .collect();
+        let codes: BTreeMap<_, _> = all().into_iter().map(|code| (code.as_str(), code)).collect();
+        assert_eq!(sections.keys().collect::<Vec<_>>(), codes.keys().collect::<Vec<_>>());
+        for (code, text) in sections {
+            let status = codes[code].http_status().as_u16();
+            assert!(text.starts_with(&format!("**{status}.** ")), "{code} is answered with {status}: {text}");
         }
     }
 

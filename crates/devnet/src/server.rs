@@ -103,6 +103,8 @@ impl Server {
             site: Arc::new(Site::at(api)),
             contract_wallets: ContractWallets::new([nodes]),
             probes: Arc::from([probe]),
+            // Its key is for trying things out.
+            rate_limiter: None,
             relay: options.relay.map(|limits| Relay { targets: vec![contracts.source], limits }),
         };
         // Nothing is removed.

@@ -186,6 +186,9 @@ impl Config {
             faults.add("usage.keep_events_months: at least 1 is needed");
         }
         let catalogue = catalogue(root.tiers, root.plans, &asset, &mut faults);
+        if root.server.requests_per_second > 0 && root.server.burst == 0 {
+            faults.add("server.burst: at least 1 is needed where requests are limited");
+        }
         let relay = relay::check(&root.relay, &mut faults);
         let keeper = KeeperSettings::check(root.keeper, relay, &mut faults);
         let overage = overage_prices(&root.overage, &asset, &mut faults);
@@ -588,6 +591,16 @@ mod tests {
             parse("[keeper]\nkeystore = \"a\"", &[("DUES__KEEPER__KEYSTORE_PASSWORD", "007")]).unwrap();
         assert!(config.keeper.has_signer() && !format!("{config:?}").contains("007"));
         assert!(!parse("", &[]).unwrap().keeper.has_signer());
+    }
+
+    #[test]
+    fn requests_are_limited_and_need_not_be() {
+        let limit = |text: &str| parse(text, &[]).map(|config| config.server.rate_limit());
+        let default = limit("").unwrap().unwrap();
+        assert_eq!((default.per_second.get(), default.burst.get()), (10_000, 20_000));
+        assert_eq!(limit("[server]\nrequests_per_second = 0\n").unwrap(), None);
+        let nothing_at_once = limit("[server]\nburst = 0\n");
+        assert!(format!("{:#}", nothing_at_once.unwrap_err()).contains("server.burst"));
     }
 
     #[test]

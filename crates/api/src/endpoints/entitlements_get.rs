@@ -1,6 +1,6 @@
 //! `GET /v1/accounts/{id}/entitlements`
 
-use axum::{Json, extract::State};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use chrono::{DateTime, SubsecRound, Utc};
 use dues_domain::entitlement::{Entitlement, entitlement};
 
@@ -8,6 +8,7 @@ use crate::{
     AppState,
     auth::{Caller, EntitlementsRead},
     dto::EntitlementsBody,
+    etag::{self, IfNoneMatch},
     extract::AccountPath,
     problem::{CallerProblems, Code, Problem, ProblemBody},
     snapshot::Known,
@@ -17,9 +18,11 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/accounts/{id}/entitlements", tag = "entitlements",
     security(("api_key" = ["entitlements:read"])),
-    params(("id" = Uuid, Path, description = "Our id of the account")),
+    params(("id" = Uuid, Path, description = "Our id of the account"), IfNoneMatch),
     responses(
-        (status = 200, description = "Tier, features, limits, and what they rest on", body = EntitlementsBody),
+        (status = 200, description = "Tier, features, limits, and what they rest on", body = EntitlementsBody,
+            headers(("ETag" = String, description = "Of everything but `as_of`"))),
+        (status = 304, description = "The caller has it already: see `If-None-Match`"),
         (status = 400, description = "`invalid_id`", body = ProblemBody, content_type = "application/problem+json"),
         CallerProblems,
         (status = 404, description = "`account_not_found`", body = ProblemBody, content_type = "application/problem+json"),
@@ -28,10 +31,11 @@ use crate::{
 pub(crate) async fn get_entitlements(
     _: Caller<EntitlementsRead>,
     State(state): State<AppState>,
+    headers: HeaderMap,
     AccountPath(id): AccountPath,
-) -> Result<Json<EntitlementsBody>, Problem> {
+) -> Result<Response, Problem> {
     let known = state.snapshot.account(id).await?.ok_or(Code::AccountNotFound)?;
-    answer(&state, &known).await.map(Json)
+    etag::tagged(&headers, answer(&state, &known).await?)
 }
 
 /// The answer for an account that was found, by whatever name.

@@ -3,6 +3,7 @@
 pub(crate) mod accounts_find;
 pub(crate) mod accounts_get;
 pub(crate) mod accounts_upsert;
+pub(crate) mod entitlements_batch;
 pub(crate) mod entitlements_find;
 pub(crate) mod entitlements_get;
 mod find;

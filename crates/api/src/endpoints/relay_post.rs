@@ -61,7 +61,7 @@ pub(crate) struct RelayIntentRequest {
 #[utoipa::path(
     post, path = "/v1/relay", tag = "relay", security(("api_key" = ["relay:write"])),
     request_body = RelayIntentRequest,
-    params(("Prefer" = Option<String>, Header, description = "`wait=N`: for how many seconds to wait at most (RFC 7240)")),
+    params(("Prefer" = Option<String>, Header, example = "wait=5", description = "`wait=N`: for how many seconds to wait at most (RFC 7240)")),
     responses(
         (status = 202, description = "Under way; see `Location`", body = RelayBody),
         (status = 200, description = "In a block", body = RelayBody),
@@ -71,7 +71,7 @@ pub(crate) struct RelayIntentRequest {
         (status = 409, description = "`nonce_taken`", body = ProblemBody, content_type = "application/problem+json"),
         BodyProblems,
         (status = 422, description = "`invalid_body`, `malformed_signature`, `intent_expired`, `unknown_chain`, `plan_not_sold`, or `relay_refused` with a `reason`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`relay_limit_reached`: see `Retry-After`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`relay_limit_reached` or `rate_limited`: see `Retry-After`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "`relay_disabled`, `relay_budget_spent` (see `Retry-After`), `unavailable` or `timeout`", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]

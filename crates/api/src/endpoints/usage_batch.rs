@@ -70,7 +70,7 @@ pub(crate) struct CountedResult {
 /// Each for itself, as `POST /v1/usage` would; the answer is 200 whatever became of them.
 #[utoipa::path(
     post, path = "/v1/usage/batch", tag = "usage", security(("api_key" = ["usage:write"])),
-    request_body = UsageEvents,
+    request_body(content = UsageEvents, example = json!({ "events": [{ "external_id": "user-42", "event_id": "req-7f3c", "requests": 1, "tokens": 80 }] })),
     responses(
         (status = 200, description = "What became of each event", body = UsageResults),
         (status = 400, description = "`invalid_json`", body = ProblemBody, content_type = "application/problem+json"),

@@ -73,7 +73,7 @@ impl UsageEvent {
 /// durable. A refused event is not remembered: the same one may succeed after an upgrade.
 #[utoipa::path(
     post, path = "/v1/usage", tag = "usage", security(("api_key" = ["usage:write"])),
-    request_body = UsageEvent,
+    request_body(content = UsageEvent, example = json!({ "external_id": "user-42", "event_id": "req-7f3a", "requests": 1, "tokens": 523 })),
     responses(
         (status = 200, description = "It was counted, now or (with the header `Idempotent-Replayed: true`) before; the meters are those after it", body = UsageAnswer),
         (status = 400, description = "`invalid_json` or `invalid_address`", body = ProblemBody, content_type = "application/problem+json"),

@@ -17,7 +17,7 @@ use crate::{
 /// Takes no body. Safe to repeat, and after its time.
 #[utoipa::path(
     post, path = "/v1/usage/reservations/{id}/release", tag = "usage", security(("api_key" = ["usage:write"])),
-    params(("id" = String, Path, description = "The reservation's id")),
+    params(("id" = String, Path, description = "The reservation's id", pattern = "^rsv_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")),
     responses(
         (status = 200, description = "It holds nothing any more", body = ReservationAnswer),
         (status = 400, description = "`invalid_id`", body = ProblemBody, content_type = "application/problem+json"),

@@ -51,7 +51,7 @@ pub(crate) struct NewReservation {
 /// counted in any case when it is settled.
 #[utoipa::path(
     post, path = "/v1/usage/reservations", tag = "usage", security(("api_key" = ["usage:write"])),
-    request_body = NewReservation,
+    request_body(content = NewReservation, example = json!({ "external_id": "user-42", "event_id": "req-7f3b", "tokens": 4_000, "expires_in_seconds": 300 })),
     responses(
         (status = 201, description = "It is held", body = ReservationAnswer),
         (status = 200, description = "It was made before; it is given as it is now", body = ReservationAnswer),

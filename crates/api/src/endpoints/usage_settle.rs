@@ -34,7 +34,7 @@ pub(crate) struct Settle {
 /// any more; all that is settled then is beyond.
 #[utoipa::path(
     post, path = "/v1/usage/reservations/{id}/settle", tag = "usage", security(("api_key" = ["usage:write"])),
-    params(("id" = String, Path, description = "The reservation's id")),
+    params(("id" = String, Path, description = "The reservation's id", pattern = "^rsv_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")),
     request_body = Settle,
     responses(
         (status = 200, description = "It is counted, now or before", body = ReservationAnswer),

@@ -6,8 +6,8 @@ use alloy_primitives::Address;
 use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use dues_api::{
-    AppState, clock::SystemClock, counters::Counters, proof::ContractWallets, readiness::Probe, site::Site,
-    snapshot::Snapshot, upkeep,
+    AppState, clock::SystemClock, counters::Counters, limits::RateLimiter, proof::ContractWallets,
+    readiness::Probe, site::Site, snapshot::Snapshot, upkeep,
 };
 use dues_chain::source::{RpcSource, SourceError};
 use dues_domain::overage::OveragePrices;
@@ -185,6 +185,7 @@ async fn serve(
             site: Arc::new(site),
             contract_wallets,
             probes: probes.into(),
+            rate_limiter: config.server.rate_limit().map(RateLimiter::new),
             relay,
         };
         let serving = dues_api::serve(listener, dues_api::router(state), shutdown.clone());

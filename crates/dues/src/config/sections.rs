@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    num::NonZeroU32,
     path::PathBuf,
 };
 
 use alloy_primitives::Address;
+use dues_api::limits::RateLimit;
 use dues_domain::catalogue::Tier;
 use rust_decimal::Decimal;
 use secrecy::SecretString;
@@ -40,6 +42,16 @@ pub(crate) struct ServerSection {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<String>,
     pub(crate) snapshot_accounts: usize,
+    pub(super) requests_per_second: u32,
+    pub(super) burst: u32,
+}
+
+impl ServerSection {
+    /// How many requests each API key may make; `None` for any number.
+    pub(crate) fn rate_limit(&self) -> Option<RateLimit> {
+        let (per_second, burst) = (NonZeroU32::new(self.requests_per_second)?, NonZeroU32::new(self.burst)?);
+        Some(RateLimit { per_second, burst })
+    }
 }
 
 #[derive(Debug, Deserialize)]
