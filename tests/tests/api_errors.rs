@@ -363,7 +363,7 @@ fn all(stack: &Stack, account: Uuid, taken: Address) -> Vec<Case> {
         for address in ["", "ada.eth", "0x70997970c51812dc3A010C7d01b50e0d17dc79C8"] {
             cases.post(path, &json!({ "address": address, "chain_id": 1 }), 400, "invalid_address");
         }
-        for chain_id in [json!(null), json!(-1), json!("1"), json!(1.5), json!("0x1")] {
+        for chain_id in [json!(null), json!(-1), json!("1"), json!(1.5), json!("0x1"), json!(1_u64 << 63)] {
             let body = json!({ "address": taken, "chain_id": chain_id });
             cases.post(path, &body, 422, "invalid_body");
         }

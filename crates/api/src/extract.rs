@@ -167,6 +167,15 @@ pub(crate) fn address(text: &str) -> Result<Address, Problem> {
     if address.is_zero() { Err(invalid()) } else { Ok(address) }
 }
 
+/// A chain's id, as far as the document goes: the ledger's numbers have a sign.
+pub(crate) fn chain_id(id: u64) -> Result<u64, Problem> {
+    if i64::try_from(id).is_ok() {
+        Ok(id)
+    } else {
+        Err(Problem::new(Code::InvalidBody).with_detail("chain_id is too large"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

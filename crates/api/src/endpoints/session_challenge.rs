@@ -42,7 +42,7 @@ pub(crate) async fn challenge_sign_in(
     State(state): State<AppState>,
     Body(body): Body<ChallengeSignIn>,
 ) -> Result<Json<ChallengeBody>, Problem> {
-    let signer = (extract::address(&body.address)?, body.chain_id);
+    let signer = (extract::address(&body.address)?, extract::chain_id(body.chain_id)?);
     let key = state.store.challenge_key().await?;
     let now = state.clock.now();
     let (message, expires_at) = challenge::issue(&key, &state.site, Purpose::SignIn, signer, now)?;

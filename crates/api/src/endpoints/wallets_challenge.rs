@@ -69,7 +69,7 @@ pub(crate) async fn challenge_wallet(
         WalletPurpose::Unlink => Purpose::Unlink(id),
     };
     let key = state.store.challenge_key().await?;
-    let signer = (wallet, body.chain_id);
+    let signer = (wallet, extract::chain_id(body.chain_id)?);
     let (message, expires_at) = challenge::issue(&key, &state.site, purpose, signer, state.clock.now())?;
     Ok(Json(ChallengeBody { message, expires_at }))
 }
