@@ -134,6 +134,7 @@ async fn main() {
         .env("DUES__DATABASE__URL", url.expose_secret())
         .env("DUES__SERVER__LISTEN", address.to_string())
         .env("DUES__SERVER__SNAPSHOT_ACCOUNTS", (arguments.accounts * 2).to_string())
+        .env("DUES__SERVER__REQUESTS_PER_SECOND", "0")
         .env("DUES__LOG__FILTER", "warn");
     let dues = Server::start(command, address).await;
     let first = request(1, secret.expose());
