@@ -2,9 +2,9 @@
 //!
 //! Everything that counts is an [`Order`] for one account. The orders of a process are gathered: while one transaction is
 //! under way, the next one's orders come together, and each order is answered once the transaction that it was in is
-//! durable ([`lanes`]). A transaction locks its accounts' rows, in the order of their ids, so that two processes cannot
+//! durable (`lanes`). A transaction locks its accounts' rows, in the order of their ids, so that two processes cannot
 //! wait for each other in a circle; reads what is known of its orders; lets the domain's rules decide one order after the
-//! other; and writes what came of it ([`commit`]). Whoever else counts for one of these accounts waits for the lock and
+//! other; and writes what came of it (`commit`). Whoever else counts for one of these accounts waits for the lock and
 //! sees all of it: no number of processes passes a limit.
 
 mod commit;
