@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy::{
-    primitives::{U256, aliases::U96},
+    primitives::{B256, U256, aliases::U96},
     signers::local::PrivateKeySigner,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -103,6 +103,10 @@ impl Shop {
         dues_domain::calendar::quota_window(self.anchor, self.anchor).unwrap()
     }
 
+    fn key(&self) -> B256 {
+        overage_key(self.account, self.window(), self.stack.source(), self.id, 1)
+    }
+
     async fn charged(&self) -> Vec<TransactionRow> {
         self.stack.synced().await;
         let mut rows = self.stack.ledger.movements(self.payer.address()).await;
@@ -138,7 +142,7 @@ async fn overage_is_charged_once_by_one_key_from_the_counters_to_the_event_and_t
         assert_eq!(collector.round().await.unwrap(), round(0, 0, 0, 1));
     }
     let rows = shop.charged().await;
-    let key = overage_key(shop.account, shop.window());
+    let key = shop.key();
     assert_eq!(
         (rows.len(), rows[0].amount.as_str(), rows[0].key),
         (1, PRICE.to_string().as_str(), Some(key))
@@ -174,7 +178,7 @@ async fn a_payer_without_money_is_asked_again_until_its_period_is_closed() {
     assert!(shop.charged().await.is_empty());
     chain.approve(&shop.payer, 1_000_000_000).await;
     assert_eq!(shop.collector().await.round().await.unwrap(), round(1, 0, 0, 0), "with the same key");
-    assert_eq!(shop.charged().await[0].key, Some(overage_key(shop.account, shop.window())));
+    assert_eq!(shop.charged().await[0].key, Some(shop.key()));
     let shop = Shop::used(50_000_000).await;
     shop.stack.chain.approve(&shop.payer, 0).await;
     // Grace is seven days.
@@ -207,5 +211,20 @@ async fn a_charge_that_a_reorganisation_takes_away_is_made_again_with_its_key() 
     assert_eq!(collector.round().await.unwrap(), round(1, 0, 0, 0));
     let rows = shop.charged().await;
     assert_eq!((rows.len(), rows[0].status.as_str()), (1, "pending"));
-    assert_eq!(rows[0].key, Some(overage_key(shop.account, shop.window())));
+    assert_eq!(rows[0].key, Some(shop.key()));
+}
+
+/// As a collector of another chain does, that has found a subscription there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_was_begun_with_another_subscription_is_not_charged_again() {
+    let shop = Shop::used(50_000_000).await;
+    shop.month_ends().await;
+    let now = shop.window().end + TimeDelta::minutes(1);
+    assert_eq!(shop.usage.unbilled_overage(now, 10).await.unwrap().len(), 1);
+    let elsewhere = B256::repeat_byte(0x77);
+    let begun = shop.usage.begin_billing(shop.account, shop.window().start, elsewhere, now).await.unwrap();
+    assert_eq!(begun, Some(elsewhere));
+    assert_eq!(shop.collector().await.round().await.unwrap(), round(0, 0, 0, 1));
+    assert!(shop.charged().await.is_empty());
+    assert_eq!(shop.billing().await, "charging");
 }

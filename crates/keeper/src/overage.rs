@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use dues_chain::source::{RpcSource, SourceError};
 use dues_domain::{
     calendar::Span,
-    chain::{BlockHeader, ChainSource},
+    chain::{BlockHeader, ChainSource, OnchainSubscriptionId},
     ids::AccountId,
     money::BaseUnits,
     overage::OveragePrices,
@@ -181,14 +181,12 @@ impl OverageCollector {
         if price == BaseUnits::new(0) {
             return Ok(Step::Waived("it costs less than a base unit"));
         }
-        let key = key.unwrap_or_else(|| overage_key(account, window));
-        if self.retry_at.get(&key).is_some_and(|at| Instant::now() < *at) {
-            return Ok(Step::Waiting);
-        }
+        let begun = key;
         let Some(billable) = self.store.billable_at(account, source, window.end).await? else {
             // It may be in grace, and be paid yet; or be another chain's.
             let over = window.end.checked_add_signed(GIVE_UP_AFTER).is_none_or(|over| over < head.timestamp);
-            let waits = !over && self.store.may_be_billable_at(account, window.end).await?;
+            let waits =
+                !over && (begun.is_some() || self.store.may_be_billable_at(account, window.end).await?);
             return Ok(if waits {
                 Step::Waiting
             } else {
@@ -199,6 +197,13 @@ impl OverageCollector {
             return Ok(Step::Waived("its period has no number"));
         };
         let id = billable.onchain_id;
+        let key = overage_key(account, window, source, id, period);
+        // What was begun with another subscription, of another chain say, may have been charged there.
+        if begun.is_some_and(|begun| begun != key)
+            || self.retry_at.get(&key).is_some_and(|at| Instant::now() < *at)
+        {
+            return Ok(Step::Waiting);
+        }
         if self.rpc.is_key_spent(head.block, id, key).await? {
             // It is in a block that the ledger has not seen yet.
             return Ok(Step::Waiting);
@@ -213,9 +218,11 @@ impl OverageCollector {
         }
         // More than the payer agreed to is never asked for.
         let amount = BaseUnits::new(price.get().min(room));
-        let Some(key) = self.usage.begin_billing(account, window.start, key, head.timestamp).await? else {
+        // Whoever begins first decides on what is charged, for ever.
+        let decided = self.usage.begin_billing(account, window.start, key, head.timestamp).await?;
+        if decided != Some(key) {
             return Ok(Step::Waiting);
-        };
+        }
         let lead = match lead {
             Some(lead) => lead,
             None => lead.insert(self.merchant.lead().await?),
@@ -242,12 +249,28 @@ impl OverageCollector {
     }
 }
 
-/// The key that the overage of a window is charged with: keccak-256 of a prefix, the account's id and the window's start in
-/// microseconds since 1970, so that whoever computes it gets the same.
+/// The key that the overage of a window is charged with: keccak-256 of a prefix, the account's id, the window's start in
+/// microseconds since 1970, and what it is charged to: chain, contract, subscription and period. The counters keep the first
+/// one of a window, so that it is never charged to two subscriptions.
 #[must_use]
-pub fn overage_key(account: AccountId, window: Span) -> B256 {
-    let start = window.start.timestamp_micros().to_be_bytes();
-    keccak256([b"dues overage".as_slice(), account.as_uuid().as_bytes(), &start].concat())
+pub fn overage_key(
+    account: AccountId,
+    window: Span,
+    source: ChainSource,
+    subscription: OnchainSubscriptionId,
+    period: u16,
+) -> B256 {
+    let parts = [
+        b"dues overage".as_slice(),
+        account.as_uuid().as_bytes(),
+        &window.start.timestamp_micros().to_be_bytes(),
+        &source.chain_id.to_be_bytes(),
+        source.contract.as_slice(),
+        &subscription.to_be_bytes(),
+        &period.to_be_bytes(),
+    ]
+    .concat();
+    keccak256(parts)
 }
 
 /// The period that the last instant before `end` lies in, counted from 1, and when it can no longer be charged to.
@@ -306,8 +329,17 @@ mod tests {
             start: at(&format!("2026-0{month}-01T00:00:00Z")),
             end: at("2026-09-01T00:00:00Z"),
         };
-        assert_eq!(overage_key(account, window(1)), overage_key(account, window(1)));
-        assert_ne!(overage_key(account, window(1)), overage_key(account, window(2)));
-        assert_ne!(overage_key(account, window(1)), overage_key(other, window(1)));
+        let source = |chain_id| ChainSource { chain_id, contract: alloy::primitives::Address::ZERO };
+        let key = overage_key(account, window(1), source(1), 7, 3);
+        assert_eq!(key, overage_key(account, window(1), source(1), 7, 3));
+        for another in [
+            overage_key(other, window(1), source(1), 7, 3),
+            overage_key(account, window(2), source(1), 7, 3),
+            overage_key(account, window(1), source(2), 7, 3),
+            overage_key(account, window(1), source(1), 8, 3),
+            overage_key(account, window(1), source(1), 7, 4),
+        ] {
+            assert_ne!(key, another);
+        }
     }
 }
